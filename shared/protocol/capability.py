@@ -1,0 +1,12 @@
+"""One integer says what a side can do on the wire; a bump gets a dated line here."""
+
+from typing import Final
+
+CAPABILITY_VERSION: Final = 1
+"""History:
+
+1 (2026-11-23): first release: hello/welcome, jobs, events, heartbeats, metrics, trust bundles.
+"""
+
+OLDEST_CAPABILITY: Final = 1
+"""The controller still serves agents of this version."""

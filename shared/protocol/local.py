@@ -1,0 +1,175 @@
+"""Frames on the executor's unix socket: a 4-byte big-endian length, then one msgpack map told apart by `t`.
+
+The agent passes envelopes on untouched; the executor believes nothing but signatures.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+import msgspec
+
+from shared.errors import ProtocolError
+from shared.protocol.envelope import Envelope
+from shared.protocol.frames import MAX_FRAME_BYTES, DriftReport, Frame
+from shared.protocol.job import ErrorBody, JobResult, JobState
+
+EXECUTOR_SOCKET: Final = "/run/wcp360/executor.sock"
+LENGTH_BYTES: Final = 4
+
+
+# --- agent to executor -----------------------------------------------------------------------------------------------
+
+
+class SubmitJob(Frame, frozen=True, kw_only=True, tag="submit"):
+    """A signed job, exactly as it arrived."""
+
+    envelope: Envelope
+
+
+class CancelLocal(Frame, frozen=True, kw_only=True, tag="cancel"):
+    """Stop the job if it can still be stopped; a result follows."""
+
+    job_id: str
+
+
+class SubmitTrust(Frame, frozen=True, kw_only=True, tag="trust"):
+    """A signed trust bundle, exactly as it arrived."""
+
+    envelope: Envelope
+
+
+class RequestDrift(Frame, frozen=True, kw_only=True, tag="drift"):
+    """Compare what was last applied with the host. Empty: every subject."""
+
+    subjects: tuple[str, ...] = ()
+
+
+class ResultStored(Frame, frozen=True, kw_only=True, tag="stored"):
+    """The agent has this result in its own spool, on disk."""
+
+    job_id: str
+
+
+class RequestStatus(Frame, frozen=True, kw_only=True, tag="status"):
+    """Say who you are; answered with ExecutorStatus."""
+
+
+# --- executor to agent -----------------------------------------------------------------------------------------------
+
+
+class JobAccepted(Frame, frozen=True, kw_only=True, tag="accepted"):
+    """The job is in the journal, on disk (or was refused, with the reason). A repeated job shows its present state."""
+
+    job_id: str
+    seq: int
+    state: JobState
+    error: ErrorBody | None = None
+
+
+class JobProgress(Frame, frozen=True, kw_only=True, tag="progress"):
+    """See frames.Progress."""
+
+    job_id: str
+    number: int
+    done: int
+    total: int
+    message: str
+
+
+class JobFinished(Frame, frozen=True, kw_only=True, tag="finished"):
+    """Sent until the agent answers ResultStored, also after a restart of either."""
+
+    result: JobResult
+
+
+class DriftFound(Frame, frozen=True, kw_only=True, tag="drift_found"):
+    """The answer to RequestDrift."""
+
+    report: DriftReport
+
+
+class TrustTaken(Frame, frozen=True, kw_only=True, tag="trust_taken"):
+    """The bundle version the executor now believes; `error` when the offered one was refused."""
+
+    version: int
+    error: ErrorBody | None = None
+
+
+class ExecutorStatus(Frame, frozen=True, kw_only=True, tag="executor_status"):
+    """What the agent needs for its hello."""
+
+    journal_epoch: str
+    last_seq: int
+    bundle_version: int
+    node_id: str
+    node_gen: int
+    cluster_id: str
+    running_jobs: int
+    quarantine: str = ""
+    """Why the executor takes no jobs (a rollback failed, the journal is corrupt); empty when it does."""
+    modules: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class Complaint(Frame, frozen=True, kw_only=True, tag="complaint"):
+    """The last message made no sense; the connection closes."""
+
+    error: ErrorBody
+
+
+ToExecutor = SubmitJob | CancelLocal | SubmitTrust | RequestDrift | ResultStored | RequestStatus
+FromExecutor = JobAccepted | JobProgress | JobFinished | DriftFound | TrustTaken | ExecutorStatus | Complaint
+
+_T = TypeVar("_T")
+_ENCODER = msgspec.msgpack.Encoder()
+_TO_EXECUTOR: msgspec.msgpack.Decoder[ToExecutor] = msgspec.msgpack.Decoder(ToExecutor)
+_FROM_EXECUTOR: msgspec.msgpack.Decoder[FromExecutor] = msgspec.msgpack.Decoder(FromExecutor)
+
+
+def encode_local(frame: Frame) -> bytes:
+    """Length and body, ready to be written.
+
+    Raises:
+        ProtocolError: The body is larger than MAX_FRAME_BYTES.
+    """
+    body = _ENCODER.encode(frame)
+    if len(body) > MAX_FRAME_BYTES:
+        raise ProtocolError(f"a local frame of {len(body)} bytes is too large", code="frame_too_large")
+    return len(body).to_bytes(LENGTH_BYTES, "big") + body
+
+
+def decode_length(prefix: bytes) -> int:
+    """Body length of the next frame.
+
+    Raises:
+        ProtocolError: It is larger than MAX_FRAME_BYTES.
+    """
+    length = int.from_bytes(prefix, "big")
+    if length > MAX_FRAME_BYTES:
+        raise ProtocolError(f"a local frame of {length} bytes is too large", code="frame_too_large")
+    return length
+
+
+def decode_to_executor(body: bytes) -> ToExecutor:
+    """Decode a body that an agent sent.
+
+    Raises:
+        ProtocolError: It is none of the known frames.
+    """
+    return _decode(body, _TO_EXECUTOR)
+
+
+def decode_from_executor(body: bytes) -> FromExecutor:
+    """Decode a body that the executor sent.
+
+    Raises:
+        ProtocolError: It is none of the known frames.
+    """
+    return _decode(body, _FROM_EXECUTOR)
+
+
+def _decode(body: bytes, decoder: msgspec.msgpack.Decoder[_T]) -> _T:
+    try:
+        return decoder.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise ProtocolError(f"not a local frame: {error}", code="bad_frame") from error

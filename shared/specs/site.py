@@ -1,0 +1,91 @@
+"""A site: host names that are served from a folder of an account."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+from shared.errors import InvalidInputError
+from shared.specs.base import Spec, Stage
+from shared.types.names import DomainName, ResourceKey, UnixName, parse_domain_name, parse_unix_name
+from shared.types.paths import RelativePath, parse_relative_path
+
+MAX_ALIASES: Final = 100
+MAX_DIRECTIVES_LENGTH: Final = 16_384
+
+
+class SiteSpec(Spec, frozen=True, kw_only=True, tag="site"):
+    """One nginx server with its host names."""
+
+    STAGE: ClassVar[Stage] = Stage.SITE
+
+    account: UnixName
+    uid: int
+    domain: DomainName
+    aliases: tuple[DomainName, ...] = ()
+    """Further host names of the same site, at most MAX_ALIASES."""
+    document_root: RelativePath = RelativePath("public")
+    """Relative to the site's own folder, ~/sites/DOMAIN."""
+    php_socket_path: str | None = None
+    """Where PHP answers; None serves files only."""
+    upload_max_bytes: int = 64 * 1024 * 1024
+    extra_directives: str = ""
+    """nginx directives of an administrator, put inside the server block; nginx itself judges them."""
+
+    def __post_init__(self) -> None:
+        parse_unix_name(self.account)
+        for name in (self.domain, *self.aliases):
+            if parse_domain_name(name) != name:
+                raise InvalidInputError(f"{name!r} is not in its canonical form", field="domain")
+        if len(self.aliases) > MAX_ALIASES:
+            raise InvalidInputError(f"a site has at most {MAX_ALIASES} aliases", field="aliases")
+        if len({self.domain, *self.aliases}) != 1 + len(self.aliases):
+            raise InvalidInputError("a host name is named twice", field="aliases")
+        parse_relative_path(self.document_root)
+        require_directives(self.extra_directives)
+
+    @property
+    def key(self) -> ResourceKey:
+        return ResourceKey(f"site/{self.domain}")
+
+
+def require_directives(text: str) -> str:
+    """Return the text if it stays inside its server block, whatever else it says.
+
+    Only the braces are judged here (nginx judges the rest on the node): outside quotes and comments they must balance
+    and never close the block they stand in.
+
+    Raises:
+        InvalidInputError: It is too long, has control characters, or would leave its block.
+    """
+    if len(text) > MAX_DIRECTIVES_LENGTH:
+        raise InvalidInputError(f"at most {MAX_DIRECTIVES_LENGTH} characters", field="extra_directives")
+    if any(ord(character) < 32 and character not in "\n\t" for character in text):
+        raise InvalidInputError("control characters are not allowed", field="extra_directives")
+    if _final_depth(text) != 0:
+        raise InvalidInputError("every { needs its }, and none may close the site's block", field="extra_directives")
+    return text
+
+
+def _final_depth(text: str) -> int:
+    """Brace depth at the end, or -1 as soon as it falls below zero or a quote stays open."""
+    depth = 0
+    quote: str | None = None
+    position = 0
+    while position < len(text):
+        character = text[position]
+        if character == "\\":
+            position += 1
+        elif quote is not None:
+            quote = None if character == quote else quote
+        elif character in "\"'":
+            quote = character
+        elif character == "#":
+            position = text.find("\n", position)
+            if position < 0:
+                break
+        elif character in "{}":
+            depth += 1 if character == "{" else -1
+            if depth < 0:
+                return -1
+        position += 1
+    return -1 if quote is not None else depth
