@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from api import Api
@@ -23,13 +24,22 @@ LOG_POLL_SECONDS = 0.3
 class ControllerProcess:
     """`wcpd run` with its data in `.run/data`."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        api_port: int | None = None,
+        gateway_port: int | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """`settings` are further WCP360_* variables; ports that are not given come from the environment."""
         self.run_dir = run_dir
+        self._settings = dict(settings or {})
         self.data_dir = run_dir / "data"
         self.log_path = run_dir / "controller.log"
         self._pid_path = run_dir / "controller.pid"
-        self.api_port = int(os.environ.get("WCP360_API_PORT", "8360"))
-        self.gateway_port = int(os.environ.get("WCP360_GATEWAY_PORT", "8443"))
+        self.api_port = api_port or int(os.environ.get("WCP360_API_PORT", "8360"))
+        self.gateway_port = gateway_port or int(os.environ.get("WCP360_GATEWAY_PORT", "8443"))
 
     @property
     def url(self) -> str:
@@ -66,7 +76,7 @@ class ControllerProcess:
             "WCP360_PUBLIC_NAMES": "controller",
             "WCP360_BUNDLE_DIR": str(self.run_dir / "bundles"),
             "WCP360_LOG_FORMAT": "text",
-            "WCP360_DRIFT_CHECK_SECONDS": "300",
+            **self._settings,
         }
         environment.pop("WCP360_CONFIG", None)
         with self.log_path.open("ab") as log:

@@ -1,0 +1,162 @@
+"""A controller of its own and real nodes, for the end-to-end tests: the same pieces that `make run` uses."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+from api import Api
+from process import ControllerProcess
+from wcplab import Completed, Lab, Node
+
+T = TypeVar("T")
+MIB = 1024 * 1024
+POLL_SECONDS = 0.1
+INSTALL_TIMEOUT_SECONDS = 300.0
+MODULES = {"account", "php", "web"}
+
+
+def wait_until(condition: Callable[[], T], *, timeout_seconds: float, what: str) -> T:
+    """The first true value of the condition; fails with `what` when there is none in time."""
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_seconds:.0f} s: {what}")
+        time.sleep(POLL_SECONDS)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class Fleet:
+    """Everything an end-to-end test needs; names are counted so that tests never share an account."""
+
+    controller: ControllerProcess
+    lab: Lab
+    api: Api
+    numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    def node(self, name: str) -> Node:
+        return self.lab.node(name)
+
+    def node_id(self, name: str) -> str:
+        found = self.api.find("nodes", name)
+        assert found is not None, f"{name} is not enrolled"
+        node_id: str = found["id"]
+        return node_id
+
+    def run(self, node: str, *argv: str, timeout_seconds: float = 60.0) -> Completed:
+        """A command inside a node, as root."""
+        return self.node(node).run(list(argv), timeout_seconds=timeout_seconds)
+
+    def install_command(self, name: str, **options: Any) -> str:
+        """The one line that an administrator pastes."""
+        answer = self.api.call("POST", "/enrolment-tokens", {"name": name, "approval": "auto", **options})
+        command: str = answer["command"]
+        return command
+
+    def enrol(self, name: str) -> None:
+        """Paste the line in the node and wait until its modules are there."""
+        result = self.run(name, "/bin/sh", "-c", self.install_command(name), timeout_seconds=INSTALL_TIMEOUT_SECONDS)
+        assert result.exit_code == 0, result.stdout + result.stderr
+        self.wait_ready(name)
+
+    def wait_ready(self, name: str) -> None:
+        wait_until(lambda: self.is_ready(name), timeout_seconds=240, what=f"{name} connected with its modules")
+
+    def is_ready(self, name: str) -> bool:
+        node = self.api.find("nodes", name)
+        if node is None or not node["is_connected"]:
+            return False
+        modules = self.api.call("GET", f"/nodes/{node['id']}/modules")["items"]
+        return {module["name"] for module in modules if module["observed_status"] == "enabled"} >= MODULES
+
+    def package(self, name: str = "e2e", **limits: Any) -> str:
+        body = {
+            "name": name, "description": "for tests", "cpu_percent": 100, "memory_bytes": 256 * MIB,
+            "processes_max": 60, "disk_bytes": 64 * MIB, **limits,
+        }  # fmt: skip
+        package_id: str = self.api.ensure("packages", name, body)["id"]
+        return package_id
+
+    def client(self) -> str:
+        client_id: str = self.api.ensure("clients", "E2E Ltd", {"name": "E2E Ltd", "email": "e2e@example.com"})["id"]
+        return client_id
+
+    def account(self, node: str, *, package_id: str | None = None) -> dict[str, Any]:
+        """A new account that is on its node."""
+        body = {
+            "name": f"acc{next(self.numbers)}",
+            "client_id": self.client(),
+            "package_id": package_id or self.package(),
+            "node_id": self.node_id(node),
+        }
+        return self.change("POST", "/accounts", body)
+
+    def site(self, account: dict[str, Any], *, domain: str | None = None, **options: Any) -> dict[str, Any]:
+        """A new site that is on its node."""
+        body = {"account_id": account["id"], "domain": domain or f"site{next(self.numbers)}.example", **options}
+        return self.change("POST", "/sites", body)
+
+    def change(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """A mutation, followed to the end of its jobs; the resource."""
+        answer = self.api.call(method, path, body)
+        for job in answer["jobs"]:
+            self.api.wait(job["id"])
+        resource: dict[str, Any] = answer["resource"]
+        return resource
+
+    def write_as(self, node: str, account: str, path: str, content: str) -> None:
+        """Write a file as the tenant, as SFTP would."""
+        argv = ["/usr/sbin/runuser", "-u", account, "--", "/usr/bin/tee", path]
+        self.node(node).run(argv, stdin=content.encode()).check()
+
+    def get(self, node: str, host: str, path: str = "/") -> httpx.Response:
+        """What a visitor of the host name gets from the node."""
+        url = f"http://{self.node(node).address}{path}"
+        return httpx.get(url, headers={"Host": host}, timeout=10.0)
+
+
+def php_version(node: Node) -> str:
+    """Debian 12 has PHP 8.2, Debian 13 has PHP 8.4."""
+    return {"bookworm": "8.2", "trixie": "8.4"}[node.suite]
+
+
+def start_fleet(run_dir: Path, lab_name: str, suites: list[str]) -> Fleet:
+    """Boot, start, enrol. The caller ends it with `stop_fleet`."""
+    from nodes import build_bundle  # noqa: PLC0415 - reads the quickstart's own argv-free helpers only when needed
+
+    build_bundle(run_dir)
+    controller = ControllerProcess(
+        run_dir,
+        api_port=free_port(),
+        gateway_port=free_port(),
+        settings={"WCP360_HEARTBEAT_SECONDS": "2", "WCP360_METRICS_SECONDS": "5"},
+    )
+    lab = Lab(lab_name, progress=lambda _line: None)
+    lab.down()
+    lab.up(len(suites), suites=suites)
+    controller.start()
+    fleet = Fleet(controller=controller, lab=lab, api=controller.sign_in())
+    for node in lab.nodes:
+        fleet.enrol(node.name)
+    return fleet
+
+
+def stop_fleet(fleet: Fleet) -> None:
+    fleet.controller.stop()
+    fleet.lab.down()

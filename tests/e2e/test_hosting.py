@@ -1,0 +1,210 @@
+"""What a hosting customer gets, on real nodes of both distributions: served, limited, suspended, restored, gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.e2e.fleet import MIB, Fleet, php_version, wait_until
+
+PAGE = "<?php echo 'hello ', posix_geteuid();"
+
+
+@pytest.fixture(scope="module")
+def hosted(fleet: Fleet) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """An account with a PHP site on each node."""
+    made = {}
+    for node in fleet.lab.nodes:
+        account = fleet.account(node.name)
+        site = fleet.site(account, php_version=php_version(node))
+        path = f"/srv/accounts/{account['name']}/sites/{site['domain']}/public/index.php"
+        fleet.write_as(node.name, account["name"], path, "<?php echo 'uid ', fileowner(__FILE__), ' ', PHP_VERSION;")
+        made[node.name] = (account, site)
+    return made
+
+
+def cgroup_value(fleet: Fleet, node: str, uid: int, v1: tuple[str, str], v2: str) -> int:
+    """A limit as the node's kernel has it, on either hierarchy."""
+    controller, file_name = v1
+    script = (
+        f"cat /sys/fs/cgroup/{controller}/user.slice/user-{uid}.slice/{file_name} 2>/dev/null"
+        f" || cat /sys/fs/cgroup/user.slice/user-{uid}.slice/{v2}"
+    )
+    return int(fleet.run(node, "/bin/sh", "-c", script).check().stdout.split()[0])
+
+
+def processes_of(fleet: Fleet, node: str, name: str) -> list[str]:
+    return fleet.run(node, "/usr/bin/pgrep", "-u", name).stdout.split()
+
+
+def test_php_site_when_created_answers_as_its_own_user(fleet: Fleet, each_node: str, hosted: dict) -> None:
+    account, site = hosted[each_node]
+
+    answer = fleet.get(each_node, site["domain"])
+
+    assert answer.status_code == 200
+    assert answer.text.startswith(f"uid {account['uid']} {php_version(fleet.node(each_node))}")
+
+
+def test_php_master_when_serving_runs_inside_the_accounts_slice(fleet: Fleet, each_node: str, hosted: dict) -> None:
+    account, site = hosted[each_node]
+    fleet.get(each_node, site["domain"])
+
+    pids = processes_of(fleet, each_node, account["name"])
+    groups = [fleet.run(each_node, "/usr/bin/cat", f"/proc/{pid}/cgroup").stdout for pid in pids]
+
+    assert len(pids) >= 2
+    assert all(f"user-{account['uid']}.slice" in group for group in groups if group)
+
+
+def test_limits_when_account_created_are_the_kernels(fleet: Fleet, each_node: str, hosted: dict) -> None:
+    account, _ = hosted[each_node]
+
+    memory = cgroup_value(fleet, each_node, account["uid"], ("memory", "memory.limit_in_bytes"), "memory.max")
+    processes = cgroup_value(fleet, each_node, account["uid"], ("pids", "pids.max"), "pids.max")
+    quota = cgroup_value(fleet, each_node, account["uid"], ("cpu", "cpu.cfs_quota_us"), "cpu.max")
+
+    assert (memory, processes, quota) == (256 * MIB, 60, 100_000)
+
+
+def test_proofs_when_asked_say_what_the_kernel_enforces(fleet: Fleet, each_node: str, hosted: dict) -> None:
+    account, _ = hosted[each_node]
+
+    proofs = {item["limit"]: item for item in fleet.api.call("GET", f"/accounts/{account['id']}/proofs")["items"]}
+
+    for limit, wanted in (
+        ("memory_bytes", 256 * MIB),
+        ("processes_max", 60),
+        ("cpu_percent", 100),
+        ("disk_bytes", 64 * MIB),
+    ):
+        assert proofs[limit]["wanted"] == proofs[limit]["enforced"] == wanted
+        assert proofs[limit]["read_at"]
+
+
+def test_memory_limit_when_php_asks_for_more_holds(fleet: Fleet, node: str, hosted: dict) -> None:
+    account, site = hosted[node]
+    path = f"/srv/accounts/{account['name']}/sites/{site['domain']}/public/greedy.php"
+    # Shared memory counts against the slice and not against memory_limit: only the kernel can stop it.
+    fleet.write_as(
+        node, account["name"], path,
+        "<?php for ($i = 0; $i < 40; $i++) { file_put_contents(sys_get_temp_dir().'/x'.$i, str_repeat('x', 1)); }"
+        "ini_set('memory_limit', '-1'); $a = []; for ($i = 0; $i < 400; $i++) { $a[] = str_repeat(chr($i), 1048576); }"
+        "echo 'survived';",
+    )  # fmt: skip
+
+    answer = fleet.get(node, site["domain"], "/greedy.php")
+
+    assert "survived" not in answer.text
+    assert answer.status_code >= 500
+    wait_until(
+        lambda: fleet.get(node, site["domain"]).status_code == 200, timeout_seconds=30, what="the site serves again"
+    )
+
+
+def test_disk_quota_when_tenant_writes_more_is_enforced(fleet: Fleet, each_node: str, hosted: dict) -> None:
+    account, _ = hosted[each_node]
+    path = f"/srv/accounts/{account['name']}/tmp/big"
+    argv = ["/usr/bin/dd", "if=/dev/zero", f"of={path}", "bs=1M", "count=128"]
+
+    result = fleet.run(each_node, "/usr/sbin/runuser", "-u", account["name"], "--", *argv)
+    fleet.run(each_node, "/usr/bin/rm", "-f", path)
+
+    assert result.exit_code != 0
+    assert "quota" in result.stderr.lower() or "space" in result.stderr.lower()
+
+
+def test_sleeping_account_when_idle_has_no_process_and_wakes(fleet: Fleet, each_node: str, hosted: dict) -> None:
+    account, site = hosted[each_node]
+    fleet.get(each_node, site["domain"])
+    assert processes_of(fleet, each_node, account["name"])
+
+    wait_until(
+        lambda: not processes_of(fleet, each_node, account["name"]), timeout_seconds=240, what="the PHP master sleeps"
+    )
+
+    assert fleet.get(each_node, site["domain"]).status_code == 200
+
+
+def test_tenants_when_reading_each_others_homes_are_refused(fleet: Fleet, node: str, hosted: dict) -> None:
+    account, site = hosted[node]
+    other = fleet.account(node)
+    path = f"/srv/accounts/{account['name']}/sites/{site['domain']}/public/index.php"
+
+    for argv in (["/usr/bin/cat", path], ["/usr/bin/ls", f"/srv/accounts/{account['name']}"]):
+        result = fleet.run(node, "/usr/sbin/runuser", "-u", other["name"], "--", *argv)
+        assert result.exit_code != 0
+        assert "Permission denied" in result.stderr
+
+
+def test_suspension_when_lifted_restores_exactly(fleet: Fleet, each_node: str) -> None:
+    account = fleet.account(each_node)
+    site = fleet.site(account, php_version=php_version(fleet.node(each_node)))
+    home = f"/srv/accounts/{account['name']}"
+    fleet.write_as(each_node, account["name"], f"{home}/sites/{site['domain']}/public/index.php", PAGE)
+    # A process of the tenant that would go on by itself, as a login or a cron job leaves behind.
+    fleet.run(
+        each_node, "/usr/bin/systemd-run", f"--uid={account['uid']}", f"--slice=user-{account['uid']}.slice",
+        "--unit", f"stray-{account['name']}", "/usr/bin/sleep", "600",
+    ).check()  # fmt: skip
+    before = describe(fleet, each_node, account["name"], site["domain"])
+    assert fleet.get(each_node, site["domain"]).text == f"hello {account['uid']}"
+
+    fleet.change("POST", f"/accounts/{account['id']}/suspend", {"reason": "unpaid"})
+
+    answer = fleet.get(each_node, site["domain"])
+    assert answer.status_code == 503
+    assert "suspended" in answer.text.lower() or "unavailable" in answer.text.lower()
+    assert "unpaid" not in answer.text
+    assert processes_of(fleet, each_node, account["name"]) == []
+    shadow = fleet.run(each_node, "/usr/bin/getent", "shadow", account["name"]).stdout.split(":")
+    assert shadow[1].startswith("!")
+    assert shadow[7] == "1", "an expired account refuses SSH keys and cron too"
+
+    fleet.change("POST", f"/accounts/{account['id']}/unsuspend")
+
+    assert fleet.get(each_node, site["domain"]).text == f"hello {account['uid']}"
+    assert describe(fleet, each_node, account["name"], site["domain"]) == before
+
+
+def describe(fleet: Fleet, node: str, name: str, domain: str) -> str:
+    """Everything of the account that suspension might touch: files, vhost, user."""
+    script = (
+        f"find /srv/accounts/{name} /etc/nginx/wcp360 -printf '%p %u %g %m %s\\n' | grep -v '/tmp/' | sort;"
+        f"cat /etc/nginx/wcp360/sites/{domain}.conf; getent passwd {name}; getent shadow {name} | cut -d: -f1,2,8"
+    )
+    return fleet.run(node, "/bin/sh", "-c", script).check().stdout
+
+
+def test_account_when_deleted_leaves_nothing(fleet: Fleet, each_node: str) -> None:
+    account = fleet.account(each_node)
+    site = fleet.site(account, php_version=php_version(fleet.node(each_node)))
+    assert fleet.get(each_node, site["domain"]).status_code == 200
+
+    answer = fleet.api.call("DELETE", f"/accounts/{account['id']}")
+    for job in answer["jobs"]:
+        fleet.api.wait(job["id"])
+
+    name, uid = account["name"], account["uid"]
+    script = (
+        f"getent passwd {name} {uid}; ls -d /srv/accounts/{name}; find / -xdev \\( -user {uid} -o -group {uid} \\) 2>/dev/null;"
+        f"grep -rl -e '{name}' -e '{site['domain']}' /etc --include='*' 2>/dev/null | grep -v '^/etc/.*-$';"
+        f"ls -d /etc/systemd/system.control/user-{uid}.slice.d /run/wcp-php/*/{uid}.sock; pgrep -u {uid}"
+    )
+    assert fleet.run(each_node, "/bin/sh", "-c", script).stdout == ""
+    assert fleet.get(each_node, site["domain"]).status_code == 404
+    assert fleet.api.find("sites", site["domain"]) is None
+
+
+def test_symlink_when_pointing_at_another_tenant_is_not_served(fleet: Fleet, node: str, hosted: dict) -> None:
+    account, site = hosted[node]
+    victim = fleet.account(node)
+    victim_site = fleet.site(victim)
+    secret = f"/srv/accounts/{victim['name']}/sites/{victim_site['domain']}/public/secret.txt"
+    fleet.write_as(node, victim["name"], secret, "secret")
+    link = f"/srv/accounts/{account['name']}/sites/{site['domain']}/public/stolen.txt"
+    fleet.run(node, "/usr/sbin/runuser", "-u", account["name"], "--", "/usr/bin/ln", "-s", secret, link).check()
+
+    assert fleet.get(node, victim_site["domain"], "/secret.txt").text == "secret"
+    assert fleet.get(node, site["domain"], "/stolen.txt").status_code in (403, 404)
