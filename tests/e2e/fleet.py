@@ -115,9 +115,9 @@ class Fleet:
     def change(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """A mutation, followed to the end of its jobs; the resource."""
         answer = self.api.call(method, path, body)
-        for job in answer["jobs"]:
+        for job in answer.get("jobs", []):
             self.api.wait(job["id"])
-        resource: dict[str, Any] = answer["resource"]
+        resource: dict[str, Any] = answer.get("resource", answer)
         return resource
 
     def write_as(self, node: str, account: str, path: str, content: str) -> None:
