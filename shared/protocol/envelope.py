@@ -7,13 +7,15 @@ Source: DSSE v1.0.2, https://github.com/secure-systems-lab/dsse/blob/master/prot
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from shared.errors import RefusedError
+
+if TYPE_CHECKING:
+    # The agent's link passes envelopes on unopened: it must not carry 9 MB of a library that it never calls.
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 JOB_TYPE: Final = "application/vnd.wcp360.job.v1+msgpack"
 TRUST_TYPE: Final = "application/vnd.wcp360.trust.v1+msgpack"
@@ -81,6 +83,8 @@ def verify_envelope(
 
 
 def _is_signed_by(key: Ed25519PublicKey, signature: bytes, encoded: bytes) -> bool:
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - see TYPE_CHECKING above
+
     try:
         key.verify(signature, encoded)
     except InvalidSignature:
