@@ -1,0 +1,28 @@
+"""What every part of the executor works with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.contract.host import Host
+from agent.core.journal import Journal
+from agent.core.ledger import Ledger
+from agent.core.registry import Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeContext:
+    """One node: its host, its modules, its journal and its clock."""
+
+    host: Host
+    registry: Registry
+    journal: Journal
+    now: Callable[[], float] = time.time
+    """Seconds since the epoch."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """The journal's part that concerns the host."""
+        return self.journal.ledger
