@@ -1,0 +1,93 @@
+"""One pool: from its spec and facts to actions."""
+
+from __future__ import annotations
+
+from agent.contract.actions import Action, EnsureUnit, PublishConfig, ReloadUnit, RemoveFile, WriteFile
+from agent.contract.compare import holds_file, holds_unit
+from agent.contract.module import Plan
+from agent.modules.php import layout, render
+from agent.modules.php.facts import PoolFacts
+from shared.errors import ModuleUnavailableError
+from shared.specs.base import Presence
+from shared.specs.php_pool import PhpPoolSpec
+
+
+def plan_pool(spec: PhpPoolSpec, presence: Presence, facts: PoolFacts) -> Plan:
+    if presence is Presence.ABSENT:
+        return _plan_removal(spec, facts)
+    _require_version(spec, presence, facts)
+    config = WriteFile(
+        path=layout.pool_file(spec.version, spec.uid),
+        content=render.render_pool(spec),
+        group=spec.account,
+        mode=0o640,
+        reason=f"PHP {spec.version} of {spec.account}",
+    )
+    actions: list[Action] = []
+    if not holds_file(facts.config, config):
+        actions.append(PublishConfig(tree=layout.tree_name(spec.version), files=(config,), reason=config.reason))
+    is_up = presence is Presence.ENABLED
+    actions += _plan_start(spec, facts, is_changed=bool(actions)) if is_up else _plan_stop(spec, facts)
+    word = "listens" if is_up else "is switched off"
+    reason = "" if actions else f"PHP {spec.version} of {spec.account} {word} as wanted"
+    return Plan(actions=tuple(actions), noop_reason=reason)
+
+
+def _require_version(spec: PhpPoolSpec, presence: Presence, facts: PoolFacts) -> None:
+    if not facts.is_version_present:
+        raise ModuleUnavailableError(
+            f"PHP {spec.version} is not installed on this node",
+            hint=f"Install the module php with version {spec.version} on this node, or choose another version.",
+        )
+    if presence is Presence.ENABLED and not facts.is_module_enabled:
+        raise ModuleUnavailableError(
+            "the php module is not enabled on this node", hint="Enable the module php on this node."
+        )
+
+
+def _plan_start(spec: PhpPoolSpec, facts: PoolFacts, *, is_changed: bool) -> list[Action]:
+    """The socket up, and after every change the master once: a configuration that cannot start shows it now."""
+    socket_unit = layout.pool_socket_unit(spec.version, spec.uid)
+    service_unit = layout.pool_service_unit(spec.version, spec.uid)
+    listening = EnsureUnit(unit=socket_unit, is_running=True, is_enabled=True, reason="PHP wakes on this socket")
+    proof = EnsureUnit(unit=service_unit, is_running=True, reason="to see that it starts; it sleeps again when idle")
+    if holds_unit(facts.socket, listening):
+        if not is_changed:
+            return []
+        reload = ReloadUnit(unit=service_unit, reason="its configuration has changed")
+        return [reload if facts.service.is_running else proof]
+    actions: list[Action] = []
+    if facts.service.is_running and not facts.socket.is_running:
+        # systemd does not open a socket whose service runs.
+        actions.append(EnsureUnit(unit=service_unit, is_running=False, reason="its socket must be opened again"))
+    return [*actions, listening, proof]
+
+
+def _plan_stop(spec: PhpPoolSpec, facts: PoolFacts) -> list[Action]:
+    """The socket first, or the next request would wake the master again."""
+    reason = "the account's PHP is switched off"
+    wanted = (
+        (
+            facts.socket,
+            EnsureUnit(
+                unit=layout.pool_socket_unit(spec.version, spec.uid), is_running=False, is_enabled=False, reason=reason
+            ),
+        ),
+        (
+            facts.service,
+            EnsureUnit(unit=layout.pool_service_unit(spec.version, spec.uid), is_running=False, reason=reason),
+        ),
+    )
+    return [action for fact, action in wanted if not holds_unit(fact, action)]
+
+
+def _plan_removal(spec: PhpPoolSpec, facts: PoolFacts) -> Plan:
+    actions = _plan_stop(spec, facts)
+    path = layout.pool_file(spec.version, spec.uid)
+    if facts.config is not None and facts.is_version_present:
+        tree = layout.tree_name(spec.version)
+        actions.append(PublishConfig(tree=tree, removals=(path,), reason="the account's PHP goes"))
+    elif facts.config is not None:
+        actions.append(RemoveFile(path=path, reason="the account's PHP goes"))
+    reason = "" if actions else f"PHP {spec.version} of {spec.account} is not here"
+    return Plan(actions=tuple(actions), noop_reason=reason)

@@ -1,0 +1,43 @@
+"""Directives as administrators write them, and as somebody would write them who wants out of the site's block.
+
+Each file of `contained` was accepted, and each of `refused` was refused or let out, by nginx 1.22 and 1.26 themselves.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.modules.web.directives import require_contained
+from agent.modules.web.render import render_site
+from shared.errors import PlanError
+from shared.specs.site import SiteSpec
+from shared.types.names import DomainName, UnixName
+from tests.corpus.nginx_reader import read_nginx
+
+ROOT = Path(__file__).parent / "nginx"
+CONTAINED = sorted((ROOT / "contained").glob("*.conf"))
+REFUSED = sorted((ROOT / "refused").glob("*.conf"))
+
+
+@pytest.mark.parametrize("path", CONTAINED, ids=lambda path: path.stem)
+def test_render_site_with_contained_directives_stays_one_server(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    spec = SiteSpec(account=UnixName("alice"), uid=20001, domain=DomainName("example.com"))
+    # Past the spec's own check, which is the controller's: here it is the node's that counts.
+    object.__setattr__(spec, "extra_directives", text)
+
+    top = read_nginx(render_site(spec, is_suspended=False))
+
+    assert [directive.name for directive in top] == ["server"]
+    wanted = [directive.words for directive in read_nginx(text)]
+    assert [d.words for d in top[0].block if d.words in wanted] == wanted
+
+
+@pytest.mark.parametrize("path", REFUSED, ids=lambda path: path.stem)
+def test_require_contained_with_escaping_directives_refuses(path: Path) -> None:
+    with pytest.raises(PlanError) as caught:
+        require_contained(path.read_text(encoding="utf-8"))
+
+    assert caught.value.code == "config_refused"
