@@ -1,0 +1,103 @@
+"""The agent's code on a node: one folder for each version, and a link that is switched in one step."""
+
+from __future__ import annotations
+
+import compileall
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from agent.link.setup_errors import ExitCode, SetupError
+
+KEEP_VERSIONS: Final = 2
+"""The current one and the one before, to go back to."""
+_CONTENT: Final = ("agent", "shared", "lib", "bin", "units", "bundle.json")
+
+
+class BundleInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """bundle.json."""
+
+    version: str
+    build: str
+    """`VERSION-HASH` of the content: two builds of one version have different ones."""
+
+
+def read_bundle_info(bundle: Path) -> BundleInfo:
+    """What an unpacked bundle, or an installed version, says of itself.
+
+    Raises:
+        SetupError: It is none.
+    """
+    try:
+        return msgspec.json.decode((bundle / "bundle.json").read_bytes(), type=BundleInfo)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise SetupError(
+            ExitCode.UNEXPECTED,
+            f"{bundle} is no agent bundle",
+            hint="The installer runs from the bundle that the controller serves.",
+        ) from error
+
+
+def find_current_build(program_dir: Path) -> str | None:
+    """Which build the link points at."""
+    try:
+        return (program_dir / "current").readlink().name
+    except OSError:
+        return None
+
+
+def ensure_version(bundle: Path, info: BundleInfo, program_dir: Path) -> bool:
+    """Copy the bundle beside the other versions; True when it was not there. It appears whole or not at all."""
+    target = program_dir / "versions" / info.build
+    if target.is_dir():
+        return False
+    staging = target.with_name(f".{info.build}.new")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(mode=0o755)
+    for name in _CONTENT:
+        source = bundle / name
+        if source.is_dir():
+            shutil.copytree(source, staging / name, symlinks=False)
+        else:
+            shutil.copy2(source, staging / name)
+    _own_by_root(staging)
+    # The services may not write here, so the byte code is made now; stripdir keeps the staging name out of tracebacks.
+    compileall.compile_dir(
+        staging, quiet=2, workers=1, stripdir=str(staging), prependdir=str(program_dir / "current"), rx=None
+    )
+    staging.rename(target)
+    return True
+
+
+def _own_by_root(tree: Path) -> None:
+    for folder, _, files in os.walk(tree):
+        Path(folder).chmod(0o755)
+        os.chown(folder, 0, 0)
+        for name in files:
+            file = Path(folder) / name
+            file.chmod(0o755 if file.parent.name == "bin" else 0o644)
+            os.chown(file, 0, 0)
+
+
+def ensure_current(program_dir: Path, build: str) -> bool:
+    """Point the link at a version in one step; True when it pointed elsewhere."""
+    if find_current_build(program_dir) == build:
+        return False
+    staging = program_dir / ".current.new"
+    staging.unlink(missing_ok=True)
+    staging.symlink_to(Path("versions") / build)
+    staging.replace(program_dir / "current")
+    return True
+
+
+def prune_versions(program_dir: Path) -> list[str]:
+    """Remove the oldest versions but the last KEEP_VERSIONS; never the current one. Returns the builds removed."""
+    current = find_current_build(program_dir)
+    folders = sorted((program_dir / "versions").iterdir(), key=lambda folder: folder.stat().st_mtime, reverse=True)
+    others = [folder for folder in folders if folder.name != current]
+    for folder in others[KEEP_VERSIONS - 1 :]:
+        shutil.rmtree(folder)
+    return [folder.name for folder in others[KEEP_VERSIONS - 1 :]]

@@ -1,0 +1,120 @@
+"""Samples of the node and of each account's slice. Reading only, and nothing that needs a privilege."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from agent.link.settings import NodePaths
+from shared.specs.account import MAX_TENANT_UID, MIN_TENANT_UID
+
+_SLICE: Final = re.compile(r"user-(\d+)\.slice")
+NANOSECONDS: Final = 1e9
+MICROSECONDS: Final = 1e6
+
+
+def sample_node(paths: NodePaths) -> dict[str, float]:
+    """Gauges of the whole node. cpu_percent is the mean since the last call (0 at the first)."""
+    memory = psutil.virtual_memory()
+    load_1, load_5, load_15 = os.getloadavg()
+    gauges = {
+        "cpu_percent": psutil.cpu_percent(interval=None),
+        "cpu_count": float(psutil.cpu_count() or 1),
+        "load_1": load_1,
+        "load_5": load_5,
+        "load_15": load_15,
+        "memory_total_bytes": float(memory.total),
+        "memory_used_bytes": float(memory.total - memory.available),
+        "uptime_seconds": time.time() - psutil.boot_time(),
+    }
+    for name, directory in (("root", paths.root), ("accounts", paths.accounts_dir)):
+        gauges.update(_sample_disk(name, directory))
+    network = psutil.net_io_counters()
+    if network is not None:
+        gauges["network_received_bytes"] = float(network.bytes_recv)
+        gauges["network_sent_bytes"] = float(network.bytes_sent)
+    return gauges
+
+
+def _sample_disk(name: str, directory: Path) -> dict[str, float]:
+    try:
+        usage = psutil.disk_usage(str(directory))
+    except OSError:
+        return {}
+    return {f"disk_{name}_total_bytes": float(usage.total), f"disk_{name}_used_bytes": float(usage.used)}
+
+
+def sample_accounts(cgroup_root: Path, name_of_uid: Callable[[int], str | None] | None = None) -> dict[str, float]:
+    """`accounts.NAME.{memory_bytes,cpu_seconds,processes}` of every tenant's slice that exists now.
+
+    Knows both hierarchies: one tree (v2), and one tree for each controller (v1, seen in nodes on older hosts).
+    """
+    find_name = name_of_uid or _find_tenant_name
+    gauges: dict[str, float] = {}
+    is_unified = (cgroup_root / "cgroup.controllers").exists()
+    for uid in _list_tenant_uids(cgroup_root if is_unified else cgroup_root / "memory"):
+        name = find_name(uid)
+        if name is None:
+            continue
+        slice_path = f"user.slice/user-{uid}.slice"
+        usage = _read_unified(cgroup_root / slice_path) if is_unified else _read_legacy(cgroup_root, slice_path)
+        gauges.update({f"accounts.{name}.{key}": value for key, value in usage.items()})
+    return gauges
+
+
+def _list_tenant_uids(tree: Path) -> list[int]:
+    try:
+        names = [entry.name for entry in (tree / "user.slice").iterdir()]
+    except OSError:
+        return []
+    uids = (int(match.group(1)) for match in map(_SLICE.fullmatch, names) if match)
+    return sorted(uid for uid in uids if MIN_TENANT_UID <= uid <= MAX_TENANT_UID)
+
+
+def _read_unified(folder: Path) -> dict[str, float]:
+    """Source: Linux Documentation/admin-guide/cgroup-v2.rst (memory.current, pids.current, cpu.stat usage_usec)."""
+    usage = _present(
+        memory_bytes=_read_number(folder / "memory.current"), processes=_read_number(folder / "pids.current")
+    )
+    with contextlib.suppress(OSError, ValueError):
+        for line in (folder / "cpu.stat").read_text(encoding="ascii").splitlines():
+            key, _, value = line.partition(" ")
+            if key == "usage_usec":
+                usage["cpu_seconds"] = int(value) / MICROSECONDS
+    return usage
+
+
+def _read_legacy(root: Path, slice_path: str) -> dict[str, float]:
+    """Source: Linux Documentation/admin-guide/cgroup-v1 (memory.rst, pids.rst, cpuacct.rst)."""
+    cpu = _read_number(root / "cpuacct" / slice_path / "cpuacct.usage")
+    return _present(
+        memory_bytes=_read_number(root / "memory" / slice_path / "memory.usage_in_bytes"),
+        processes=_read_number(root / "pids" / slice_path / "pids.current"),
+        cpu_seconds=None if cpu is None else cpu / NANOSECONDS,
+    )
+
+
+def _present(**values: float | None) -> dict[str, float]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _read_number(path: Path) -> float | None:
+    try:
+        return float(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def _find_tenant_name(uid: int) -> str | None:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return None
