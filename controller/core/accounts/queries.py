@@ -1,0 +1,157 @@
+"""Use cases that only read accounts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+from sqlalchemy import select
+
+from controller.core.accounts import store
+from controller.core.accounts.manifest import compile_account
+from controller.core.accounts.models import Account, AccountProof, AccountState
+from controller.core.accounts.views import (
+    AccountDriftList,
+    AccountDriftView,
+    AccountPage,
+    AccountView,
+    ManifestView,
+    ProofList,
+    ProofView,
+)
+from controller.core.context import OpContext
+from controller.core.fields import require_id_field
+from controller.core.operations import FleetContext
+from controller.core.paging import PageRequest, contains, fetch_page
+from controller.fleet.models import DriftFindingRow
+from shared.errors import InvalidInputError
+from shared.specs.manifest import manifest_digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountFilter:
+    """Which accounts are wanted; None: all."""
+
+    client_id: str | None = None
+    package_id: str | None = None
+    node_id: str | None = None
+    state: str | None = None
+
+
+async def list_accounts(ctx: OpContext, page: PageRequest, wanted: AccountFilter) -> AccountPage:
+    """Newest first; deleted ones only when their state is asked for.
+
+    Raises:
+        ForbiddenError, InvalidInputError
+    """
+    ctx.actor.require("accounts", "read")
+    statement = select(Account)
+    for name in ("client_id", "package_id", "node_id"):
+        value = getattr(wanted, name)
+        if value:
+            statement = statement.where(getattr(Account, name) == require_id_field(name, value))
+    if wanted.state:
+        statement = statement.where(Account.state == _parse_state(wanted.state))
+    else:
+        statement = statement.where(Account.deleted_at.is_(None))
+    condition = contains((Account.name,), page.search)
+    found = await fetch_page(ctx.session, statement if condition is None else statement.where(condition), page)
+    return AccountPage(items=tuple(store.view_account(row) for row in found.rows), next_cursor=found.next_cursor)
+
+
+async def show_account(ctx: OpContext, account_id: str) -> AccountView:
+    """One account.
+
+    Raises:
+        ForbiddenError, NotFoundError
+    """
+    ctx.actor.require("accounts", "read")
+    return store.view_account(await store.get_account(ctx.session, account_id))
+
+
+async def show_manifest(ctx: FleetContext, account_id: str) -> ManifestView:
+    """What the account's node is told, compiled now.
+
+    Raises:
+        ForbiddenError, NotFoundError
+    """
+    ctx.actor.require("accounts", "read")
+    account = await store.get_account(ctx.session, account_id)
+    policy = await ctx.fleet.drift_policy(ctx.session, account.home_node_id)
+    manifest = await compile_account(ctx.session, ctx.registry, account, drift_policy=policy)
+    return ManifestView(
+        subject=manifest.subject,
+        generation=manifest.generation,
+        digest=manifest_digest(manifest),
+        presence=manifest.presence.value,
+        drift_policy=manifest.drift_policy.value,
+        specs=tuple(msgspec.to_builtins(spec) for spec in manifest.specs),
+        held=manifest.held,
+    )
+
+
+async def show_proofs(ctx: OpContext, account_id: str) -> ProofList:
+    """Every limit of the account as it was read back last.
+
+    Raises:
+        ForbiddenError, NotFoundError
+    """
+    ctx.actor.require("accounts", "read")
+    account = await store.get_account(ctx.session, account_id)
+    statement = (
+        select(AccountProof)
+        .where(AccountProof.account_id == account.id)
+        .order_by(AccountProof.resource, AccountProof.limit_name)
+    )
+    rows = await ctx.session.scalars(statement)
+    return ProofList(items=tuple(_view_proof(row) for row in rows))
+
+
+async def list_drift(ctx: OpContext, account_id: str) -> AccountDriftList:
+    """What the last comparison found.
+
+    Raises:
+        ForbiddenError, NotFoundError
+    """
+    ctx.actor.require("accounts", "read")
+    account = await store.get_account(ctx.session, account_id)
+    statement = (
+        select(DriftFindingRow)
+        .where(DriftFindingRow.node_id == account.home_node_id, DriftFindingRow.subject == account.subject)
+        .order_by(DriftFindingRow.key)
+    )
+    rows = await ctx.session.scalars(statement)
+    return AccountDriftList(items=tuple(_view_finding(row) for row in rows))
+
+
+def _parse_state(raw: str) -> AccountState:
+    try:
+        return AccountState(raw)
+    except ValueError as error:
+        known = ", ".join(state.value for state in AccountState)
+        raise InvalidInputError(f"state must be one of {known}", field="state") from error
+
+
+def _view_proof(row: AccountProof) -> ProofView:
+    return ProofView(
+        resource=row.resource,
+        limit=row.limit_name,
+        wanted=row.wanted,
+        enforced=row.enforced,
+        is_proven=row.wanted == row.enforced,
+        source=row.source,
+        generation=row.generation,
+        read_at=row.read_at,
+    )
+
+
+def _view_finding(row: DriftFindingRow) -> AccountDriftView:
+    return AccountDriftView(
+        id=row.id,
+        key=row.key,
+        summary=row.summary,
+        diff=row.diff,
+        is_repaired=row.is_repaired,
+        found_at=row.found_at,
+        checked_at=row.checked_at,
+    )

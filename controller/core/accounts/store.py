@@ -1,0 +1,97 @@
+"""Queries about accounts."""
+
+from __future__ import annotations
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from controller.core.accounts.models import Account, AccountState, ObservedStatus
+from controller.core.accounts.views import AccountView
+from controller.core.fields import not_found, require_id
+from shared.errors import ConflictError
+
+
+async def get_account(session: AsyncSession, account_id: str) -> Account:
+    """The account with this id; a deleted one is gone.
+
+    Raises:
+        NotFoundError
+    """
+    row = await session.get(Account, require_id("account", account_id))
+    if row is None or row.deleted_at is not None:
+        raise not_found("account", account_id)
+    return row
+
+
+async def lock_account(session: AsyncSession, account_id: str) -> Account:
+    """The account, for a change. Results of its node wait until the transaction ends.
+
+    Take the account's lock before anything that belongs to it is read: the observer does it in the same order.
+
+    Raises:
+        NotFoundError
+    """
+    statement = select(Account).where(Account.id == require_id("account", account_id), Account.deleted_at.is_(None))
+    statement = statement.with_for_update().execution_options(populate_existing=True)
+    row = (await session.scalars(statement)).one_or_none()
+    if row is None:
+        raise not_found("account", account_id)
+    return row
+
+
+def require_changeable(account: Account) -> None:
+    """Pass when its desired state may still be changed.
+
+    Raises:
+        ConflictError: It is being deleted.
+    """
+    if account.state is AccountState.DELETING:
+        raise ConflictError(f"the account {account.name!r} is being deleted")
+
+
+async def lock_changeable(session: AsyncSession, account_id: str) -> Account:
+    """`lock_account`, if its desired state may still be changed.
+
+    Raises:
+        NotFoundError
+        ConflictError: It is being deleted.
+    """
+    account = await lock_account(session, account_id)
+    require_changeable(account)
+    return account
+
+
+async def find_live_named(session: AsyncSession, name: str) -> Account | None:
+    """The account with this name that is not deleted (it may be on its way)."""
+    return (await session.scalars(select(Account).where(Account.name == name, Account.deleted_at.is_(None)))).first()
+
+
+async def last_generation(session: AsyncSession, name: str) -> int:
+    """The highest generation that any account of this name ever had; 0 when there was none."""
+    return await session.scalar(select(func.max(Account.desired_generation)).where(Account.name == name)) or 0
+
+
+def view_account(account: Account) -> AccountView:
+    """For the API."""
+    is_done = account.observed_generation == account.desired_generation
+    return AccountView(
+        id=account.id,
+        name=account.name,
+        client_id=account.client_id,
+        package_id=account.package_id,
+        node_id=account.node_id,
+        uid=account.uid,
+        state=account.state.value,
+        suspension_reason=account.suspension_reason,
+        suspended_at=account.suspended_at,
+        desired_generation=account.desired_generation,
+        observed_generation=account.observed_generation,
+        observed_status=account.observed_status.value,
+        observed_at=account.observed_at,
+        observed_code=account.observed_code,
+        observed_message=account.observed_message,
+        is_converged=is_done and account.observed_status is ObservedStatus.OK,
+        created_at=account.created_at,
+        updated_at=account.updated_at,
+        deleted_at=account.deleted_at,
+    )

@@ -1,0 +1,46 @@
+"""Tables of the audit log."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import JSON, BigInteger, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from controller.db.base import Model
+
+HEAD_ID: Final = "head"
+
+
+class AuditEntry(Model):
+    """One change of desired state."""
+
+    __tablename__ = "audit_entries"
+    __table_args__ = (Index("ix_audit_entries_target", "target"), Index("ix_audit_entries_actor", "actor"))
+
+    number: Mapped[int] = mapped_column(BigInteger, unique=True)
+    """1 and up, gap-free."""
+    at: Mapped[datetime]
+    actor: Mapped[str] = mapped_column(String(100))
+    """kind/ID."""
+    actor_name: Mapped[str] = mapped_column(String(200))
+    request_id: Mapped[str] = mapped_column(String(100), index=True)
+    action: Mapped[str] = mapped_column(String(100), index=True)
+    target: Mapped[str] = mapped_column(String(100))
+    """noun/ID."""
+    target_name: Mapped[str] = mapped_column(String(300))
+    before: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    after: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    previous_hash: Mapped[str] = mapped_column(String(64))
+    hash: Mapped[str] = mapped_column(String(64))
+    """SHA-256 in hex over previous_hash and the canonical JSON of the rest."""
+
+
+class AuditHead(Model):
+    """The end of the chain: one row. Locked by whoever appends, and what tells a cut-off end from a real one."""
+
+    __tablename__ = "audit_head"
+
+    number: Mapped[int] = mapped_column(BigInteger)
+    hash: Mapped[str] = mapped_column(String(64))

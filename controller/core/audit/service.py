@@ -1,0 +1,115 @@
+"""Reading the audit log."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+from sqlalchemy import select
+
+from controller.core.audit.chain import verify_chain
+from controller.core.audit.models import AuditEntry
+from controller.core.context import OpContext
+from controller.core.fields import require_text
+from controller.core.paging import PageRequest, contains, fetch_page
+
+
+class AuditEntryView(msgspec.Struct, frozen=True, kw_only=True):
+    """One change: who, what, when, from which state to which."""
+
+    id: str
+    number: Annotated[int, Meta(description="Position in the log, 1 and up, without gaps.")]
+    at: datetime
+    actor: Annotated[str, Meta(description="kind/ID of who did it.")]
+    actor_name: str
+    request_id: Annotated[str, Meta(description="The API request, as in the X-Request-ID header and the logs.")]
+    action: Annotated[str, Meta(description="noun.verb.", examples=["site.create"])]
+    target: Annotated[str, Meta(description="noun/ID of what was changed.")]
+    target_name: str
+    before: Annotated[dict[str, Any] | None, Meta(description="Its state before; null when it was created.")]
+    after: Annotated[dict[str, Any] | None, Meta(description="Its state afterwards; null when it was deleted.")]
+    hash: Annotated[str, Meta(description="SHA-256 over this entry and the hash before it.")]
+    previous_hash: str
+
+
+class AuditPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Entries of the audit log, newest first."""
+
+    items: tuple[AuditEntryView, ...]
+    next_cursor: str | None
+
+
+class AuditVerification(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the log is as it was written."""
+
+    is_intact: Annotated[bool, Meta(description="True when no entry was changed, removed or inserted.")]
+    entries: Annotated[int, Meta(description="How many entries were found good, from the first one on.")]
+    head_hash: Annotated[
+        str, Meta(description="Hash of the last good entry; keep it elsewhere to prove the log later.")
+    ]
+    first_bad_number: Annotated[int | None, Meta(description="The first entry that does not fit.")]
+    reason: str
+
+
+class AuditFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which entries are wanted; None: all."""
+
+    action: str | None = None
+    target: str | None = None
+    actor: str | None = None
+    request_id: str | None = None
+
+
+async def list_audit(ctx: OpContext, page: PageRequest, wanted: AuditFilter) -> AuditPage:
+    """Newest first.
+
+    Raises:
+        ForbiddenError, InvalidInputError
+    """
+    ctx.actor.require("audit", "read")
+    statement = select(AuditEntry)
+    for name, value in msgspec.structs.asdict(wanted).items():
+        if value:
+            statement = statement.where(getattr(AuditEntry, name) == require_text(name, value, high=300))
+    condition = contains((AuditEntry.target_name, AuditEntry.action, AuditEntry.actor_name), page.search)
+    if condition is not None:
+        statement = statement.where(condition)
+    found = await fetch_page(ctx.session, statement, page)
+    return AuditPage(items=tuple(_view(entry) for entry in found.rows), next_cursor=found.next_cursor)
+
+
+async def verify_audit(ctx: OpContext) -> AuditVerification:
+    """Walk the whole chain.
+
+    Raises:
+        ForbiddenError
+    """
+    ctx.actor.require("audit", "read")
+    report = await verify_chain(ctx.session)
+    return AuditVerification(
+        is_intact=report.first_bad_number is None,
+        entries=report.entries,
+        head_hash=report.head_hash,
+        first_bad_number=report.first_bad_number,
+        reason=report.reason,
+    )
+
+
+def _view(entry: AuditEntry) -> AuditEntryView:
+    return AuditEntryView(
+        id=entry.id,
+        number=entry.number,
+        at=entry.at,
+        actor=entry.actor,
+        actor_name=entry.actor_name,
+        request_id=entry.request_id,
+        action=entry.action,
+        target=entry.target,
+        target_name=entry.target_name,
+        before=entry.before,
+        after=entry.after,
+        hash=entry.hash,
+        previous_hash=entry.previous_hash,
+    )

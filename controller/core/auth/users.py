@@ -1,0 +1,72 @@
+"""People who may sign in: creating them and giving them a new password."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from controller.core.auth.models import Session, User
+from controller.core.context import Role
+from shared.errors import ConflictError, InvalidInputError, NotFoundError
+
+_USERNAME: Final = re.compile(r"[a-z][a-z0-9._@+-]{1,63}")
+
+
+def parse_username(raw: str) -> str:
+    """Return the canonical (lower-case) name.
+
+    Raises:
+        InvalidInputError: It is not 2 to 64 of a-z, 0-9 and . _ @ + -, starting with a letter.
+    """
+    name = raw.strip().lower()
+    if not _USERNAME.fullmatch(name):
+        raise InvalidInputError(
+            "a user name has 2 to 64 letters, digits and . _ @ + -, and starts with a letter", field="username"
+        )
+    return name
+
+
+async def count_users(session: AsyncSession) -> int:
+    """How many people there are; 0 on a new installation."""
+    return (await session.execute(select(func.count()).select_from(User))).scalar_one()
+
+
+async def find_user(session: AsyncSession, username: str) -> User | None:
+    """The user of this name, in whatever case it was typed."""
+    return (await session.execute(select(User).where(User.username == username.strip().lower()))).scalar_one_or_none()
+
+
+async def create_user(
+    session: AsyncSession, username: str, password_hash: str, *, role: Role, must_change_password: bool
+) -> User:
+    """Add a person.
+
+    Raises:
+        InvalidInputError: The name is malformed.
+        ConflictError: The name is taken.
+    """
+    name = parse_username(username)
+    if await find_user(session, name) is not None:
+        raise ConflictError(f"there is a user {name!r} already")
+    user = User(username=name, password_hash=password_hash, role=role.value, must_change_password=must_change_password)
+    session.add(user)
+    await session.flush()
+    return user
+
+
+async def set_password(session: AsyncSession, username: str, password_hash: str, *, must_change_password: bool) -> User:
+    """Give a new password to a person and end all their sessions; API tokens stay.
+
+    Raises:
+        NotFoundError: Nobody has this name.
+    """
+    user = await find_user(session, username)
+    if user is None:
+        raise NotFoundError(f"there is no user {username!r}")
+    user.password_hash = password_hash
+    user.must_change_password = must_change_password
+    await session.execute(delete(Session).where(Session.user_id == user.id))
+    return user

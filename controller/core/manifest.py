@@ -1,0 +1,153 @@
+"""From rows to specs: each module contributes the specs of its rows; core puts them together and knows none of them.
+
+What one module needs of another travels as a value. A site that wants PHP 8.2 contributes its own spec and the *need*
+for the runtime `php 8.2`; the registry merges the needs of all contributors and asks the provider of that runtime for
+the specs. Neither module imports the other, and nothing that can be derived is stored twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared.errors import BugError
+from shared.specs.manifest import AnySpec
+from shared.types.names import ResourceKey, UnixName
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeLimits:
+    """How large one runtime of the account may be, from its package."""
+
+    children_max: int
+    memory_limit_bytes: int
+    upload_max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccountFacts:
+    """What contributors may know about the account."""
+
+    id: str
+    name: UnixName
+    uid: int
+    node_id: str
+    runtime: RuntimeLimits
+
+
+@dataclass(frozen=True, slots=True)
+class PackageRules:
+    """What a package allows that no kernel enforces."""
+
+    name: str
+    sites_max: int | None
+    php_versions: tuple[str, ...] | None
+    """None: every version that the node has."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RuntimeNeed:
+    """A resource wants this runtime beside it, for example php 8.2."""
+
+    kind: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """What one module adds to an account's manifest."""
+
+    specs: tuple[AnySpec, ...] = ()
+    held: tuple[ResourceKey, ...] = ()
+    """Keys of parked resources; their specs are left out of `specs`."""
+    needs: frozenset[RuntimeNeed] = field(default_factory=frozenset)
+    """Runtimes that the specs use, and those that the held resources still use as they are on the node."""
+    risks: tuple[str, ...] = ()
+
+
+class ManifestContributor(Protocol):
+    """One per module that has rows: reads them, returns specs, changes nothing."""
+
+    async def contribute(self, session: AsyncSession, account: AccountFacts) -> Contribution: ...
+
+    async def used_domains(self, session: AsyncSession, account_id: str) -> frozenset[str]:
+        """Names that the module's rows need, and those that the node still serves."""
+        ...
+
+    async def require_fits(self, session: AsyncSession, account_id: str, rules: PackageRules) -> None:
+        """Pass when what the account has is within the rules.
+
+        Raises:
+            QuotaExceededError: It has more.
+        """
+        ...
+
+    async def forget(self, session: AsyncSession, account_id: str, now: datetime) -> None:
+        """No node has anything of the account any more: so must the module."""
+        ...
+
+
+class RuntimeProvider(Protocol):
+    """One per kind of runtime: turns needs into specs. Pure."""
+
+    def provide(self, account: AccountFacts, versions: Sequence[str]) -> tuple[AnySpec, ...]: ...
+
+
+class ManifestRegistry:
+    """Set up once by bootstrap; afterwards read only."""
+
+    def __init__(
+        self,
+        contributors: Sequence[ManifestContributor] = (),
+        providers: Mapping[str, RuntimeProvider] | None = None,
+    ) -> None:
+        """`providers`: kind of runtime to the one that provides it."""
+        self._contributors = tuple(contributors)
+        self._providers = dict(providers or {})
+
+    async def collect(self, session: AsyncSession, account: AccountFacts) -> Contribution:
+        """All contributions to one account: runtimes first, then the modules' specs in the order of registration.
+
+        Raises:
+            BugError: A need has no provider; bootstrap forgot one.
+        """
+        parts = [await contributor.contribute(session, account) for contributor in self._contributors]
+        needs = frozenset(need for part in parts for need in part.needs)
+        return Contribution(
+            specs=(*self._provide(account, needs), *(spec for part in parts for spec in part.specs)),
+            held=tuple(key for part in parts for key in part.held),
+            needs=needs,
+            risks=tuple(risk for part in parts for risk in part.risks),
+        )
+
+    async def used_domains(self, session: AsyncSession, account_id: str) -> frozenset[str]:
+        """Names that cannot be released now."""
+        parts = [await contributor.used_domains(session, account_id) for contributor in self._contributors]
+        return frozenset().union(*parts)
+
+    async def require_fits(self, session: AsyncSession, account_id: str, rules: PackageRules) -> None:
+        """Pass when what the account has is within the rules.
+
+        Raises:
+            QuotaExceededError: It has more.
+        """
+        for contributor in self._contributors:
+            await contributor.require_fits(session, account_id, rules)
+
+    async def forget(self, session: AsyncSession, account_id: str, now: datetime) -> None:
+        """The account is gone from its node, and from every module."""
+        for contributor in self._contributors:
+            await contributor.forget(session, account_id, now)
+
+    def _provide(self, account: AccountFacts, needs: frozenset[RuntimeNeed]) -> tuple[AnySpec, ...]:
+        specs: list[AnySpec] = []
+        for kind in sorted({need.kind for need in needs}):
+            provider = self._providers.get(kind)
+            if provider is None:
+                raise BugError(f"no provider is registered for the runtime {kind!r}")
+            specs += provider.provide(account, sorted(need.version for need in needs if need.kind == kind))
+        return tuple(specs)
