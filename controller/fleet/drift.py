@@ -1,0 +1,60 @@
+"""What nodes found that is not as it was applied."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import delete, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from controller.db.base import utc_now
+from controller.fleet.models import DriftCheck, DriftFindingRow
+from controller.fleet.ports import Publisher
+from shared.protocol.frames import DriftFinding, DriftReport
+
+
+class DriftKeeper:
+    """A drift observer of the job engine: replaces the findings of the subjects that were looked at."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    async def __call__(self, session: AsyncSession, node_id: str, report: DriftReport) -> None:
+        """Take in one report. Taking it in twice is taking it in once."""
+        checked_at = datetime.fromtimestamp(report.checked_at, UTC) if report.checked_at > 0 else utc_now()
+        looked_at = {*report.subjects, *(finding.subject for finding in report.findings)}
+        rows = DriftFindingRow.subject.in_(looked_at) if looked_at else DriftFindingRow.id.is_not(None)
+        known = {
+            (row.subject, row.key): row
+            for row in await session.scalars(select(DriftFindingRow).where(DriftFindingRow.node_id == node_id, rows))
+        }
+        for finding in report.findings:
+            row = known.pop((finding.subject[:200], finding.key[:300]), None)
+            if row is None:
+                row = DriftFindingRow(
+                    node_id=node_id, subject=finding.subject[:200], key=finding.key[:300], found_at=checked_at
+                )
+                session.add(row)
+            _fill(row, finding, checked_at)
+        if known:
+            gone = [row.id for row in known.values()]
+            await session.execute(delete(DriftFindingRow).where(DriftFindingRow.id.in_(gone)))
+        await _note_check(session, node_id, checked_at, len(report.findings))
+        await session.flush()
+        data = {"node_id": node_id, "subjects": list(report.subjects), "findings": len(report.findings)}
+        self._publisher.publish("drift", "drift.checked", data)
+
+
+def _fill(row: DriftFindingRow, finding: DriftFinding, checked_at: datetime) -> None:
+    row.summary = finding.summary
+    row.diff = finding.diff
+    row.is_repaired = finding.is_repaired
+    row.checked_at = checked_at
+
+
+async def _note_check(session: AsyncSession, node_id: str, checked_at: datetime, findings: int) -> None:
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    values = {"checked_at": checked_at, "findings": findings}
+    statement = insert(DriftCheck).values(id=node_id, **values)
+    await session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))

@@ -1,0 +1,199 @@
+"""Nodes, modules, tokens and drift as the API shows them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from controller.fleet.limits import FAILURES_MAX
+from controller.fleet.models import ApprovalMode, DriftFindingRow, EnrolmentTokenRow, Node, NodeModule, NodeState
+from shared.specs.base import Presence
+from shared.specs.manifest import DriftPolicy
+
+
+class NodeView(msgspec.Struct, frozen=True, kw_only=True):
+    """One machine of the fleet."""
+
+    id: str
+    name: str
+    state: NodeState
+    roles: list[str]
+    labels: dict[str, str]
+    is_cordoned: Annotated[bool, Meta(description="No new accounts are placed on it.")]
+    drift_policy: DriftPolicy
+    is_connected: bool
+    connected_at: datetime | None
+    last_seen_at: datetime | None
+    facts: Annotated[dict[str, str], Meta(description="As the machine said when it enrolled.")]
+    agent_version: str
+    modules_available: Annotated[dict[str, str], Meta(description="Module to version, of all that its agent can run.")]
+    desired_generation: Annotated[int, Meta(description="Of the node's own manifest.")]
+    observed_generation: int
+    observed_status: Annotated[str, Meta(description="unknown, ok, parked or failed.")]
+    observed_at: datetime | None
+    certificate_not_after: Annotated[datetime | None, Meta(description="When its newest certificate ends.")]
+    fingerprint_words: Annotated[
+        str | None, Meta(description="Set while it waits for approval: compare with what the machine shows.")
+    ]
+    created_at: datetime
+
+
+class NodePage(msgspec.Struct, frozen=True, kw_only=True):
+    """Nodes, newest first."""
+
+    items: tuple[NodeView, ...]
+    next_cursor: str | None
+
+
+class NodeUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What may change about a node; what is left out stays."""
+
+    roles: Annotated[list[str], Meta(max_length=16)] | msgspec.UnsetType = msgspec.UNSET
+    """A new role brings its modules; taking one away leaves them and only stops placement."""
+    labels: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    is_cordoned: bool | msgspec.UnsetType = msgspec.UNSET
+    drift_policy: DriftPolicy | msgspec.UnsetType = msgspec.UNSET
+
+
+class NodeModuleView(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of a module a node shall have, and what it said about it."""
+
+    name: str
+    node_id: str
+    presence: Annotated[Presence, Meta(description="What is wanted: absent, disabled or enabled.")]
+    settings: dict[str, str]
+    observed_status: Annotated[str, Meta(description="unknown, absent, disabled, enabled or parked.")]
+    observed_note: str
+    observed_at: datetime | None
+
+
+class NodeModuleList(msgspec.Struct, frozen=True, kw_only=True):
+    """Modules of one node, by name."""
+
+    items: tuple[NodeModuleView, ...]
+    next_cursor: str | None = None
+
+
+class NodeModuleSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much of a module the node shall have."""
+
+    presence: Presence
+    settings: Annotated[dict[str, str], Meta(max_length=64)] = msgspec.field(default_factory=dict)
+
+
+class EnrolmentTokenView(msgspec.Struct, frozen=True, kw_only=True):
+    """An enrolment token, without its secret."""
+
+    id: str
+    name: str
+    state: Annotated[str, Meta(description="open, used, expired or locked (too many wrong uses).")]
+    approval: ApprovalMode
+    roles: list[str]
+    allowed_networks: list[str]
+    created_at: datetime
+    expires_at: datetime
+    used_at: datetime | None
+    failures: int
+
+
+class EnrolmentTokenPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Enrolment tokens, newest first."""
+
+    items: tuple[EnrolmentTokenView, ...]
+    next_cursor: str | None
+
+
+class DriftFindingView(msgspec.Struct, frozen=True, kw_only=True):
+    """One resource that is not as it was applied."""
+
+    id: str
+    node_id: str
+    subject: Annotated[str, Meta(examples=["account/ada"])]
+    key: Annotated[str, Meta(examples=["site/example.com"])]
+    summary: str
+    diff: str
+    is_repaired: Annotated[bool, Meta(description="The node put it right by itself, by policy.")]
+    found_at: datetime
+    checked_at: datetime
+
+
+class DriftPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Findings, newest first."""
+
+    items: tuple[DriftFindingView, ...]
+    next_cursor: str | None
+
+
+def render_node(node: Node, *, not_after: datetime | None = None, words: str | None = None) -> NodeView:
+    """The view of a node."""
+    return NodeView(
+        id=node.id,
+        name=node.name,
+        state=node.state,
+        roles=list(node.roles),
+        labels=dict(node.labels),
+        is_cordoned=node.is_cordoned,
+        drift_policy=node.drift_policy,
+        is_connected=node.is_connected,
+        connected_at=node.connected_at,
+        last_seen_at=node.last_seen_at,
+        facts=dict(node.facts),
+        agent_version=node.agent_version,
+        modules_available=dict(node.modules_available),
+        desired_generation=node.desired_generation,
+        observed_generation=node.observed_generation,
+        observed_status=node.observed_status,
+        observed_at=node.observed_at,
+        certificate_not_after=not_after,
+        fingerprint_words=words,
+        created_at=node.created_at,
+    )
+
+
+def render_module(row: NodeModule) -> NodeModuleView:
+    """The view of a node's module."""
+    return NodeModuleView(
+        name=row.name,
+        node_id=row.node_id,
+        presence=row.presence,
+        settings=dict(row.settings),
+        observed_status=row.observed_status,
+        observed_note=row.observed_note,
+        observed_at=row.observed_at,
+    )
+
+
+def render_token(row: EnrolmentTokenRow, *, now: datetime) -> EnrolmentTokenView:
+    """The view of a token."""
+    is_used, is_locked = row.used_at is not None, row.failures >= FAILURES_MAX
+    state = "used" if is_used else "locked" if is_locked else "expired" if row.expires_at <= now else "open"
+    return EnrolmentTokenView(
+        id=row.id,
+        name=row.name,
+        state=state,
+        approval=row.approval,
+        roles=list(row.roles),
+        allowed_networks=list(row.allowed_networks),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        used_at=row.used_at,
+        failures=row.failures,
+    )
+
+
+def render_finding(row: DriftFindingRow) -> DriftFindingView:
+    """The view of a finding."""
+    return DriftFindingView(
+        id=row.id,
+        node_id=row.node_id,
+        subject=row.subject,
+        key=row.key,
+        summary=row.summary,
+        diff=row.diff,
+        is_repaired=row.is_repaired,
+        found_at=row.found_at,
+        checked_at=row.checked_at,
+    )

@@ -1,0 +1,262 @@
+"""The engine: relay and sweeper as tasks, and what the rest of the controller asks of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import math
+import random
+from collections.abc import Callable, Collection
+from datetime import datetime
+from typing import Final
+
+import msgspec
+import structlog
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from controller.db.base import utc_now
+from controller.db.engine import Database
+from controller.jobs import offers, relay, results, sweeper
+from controller.jobs.commands import cancel_job, get_job
+from controller.jobs.models import Job
+from controller.jobs.ports import DriftObserver, NodeDirectory, NullPublisher, Publisher, ResultObserver, Signer
+from controller.jobs.queue import JobRequest, request_job
+from controller.jobs.states import FINAL
+from controller.jobs.views import render_notice
+from controller.jobs.waiters import Waiters
+from shared.errors import AgentOfflineError, ConflictError, FleetError
+from shared.protocol.frames import Event, Progress
+from shared.protocol.job import ErrorBody, JobMode, JobResult
+from shared.protocol.job import JobState as NodeJobState
+
+POLL_SECONDS: Final = 2.0
+"""A lost hint costs at most this."""
+PROGRESS_FLUSH_SECONDS: Final = 0.5
+_log = structlog.get_logger("controller.jobs")
+
+
+class JobEngine:
+    """Moves jobs along. Everything it knows is in the database, so it may be stopped at any moment."""
+
+    def __init__(
+        self,
+        database: Database,
+        signer: Signer,
+        *,
+        publisher: Publisher | None = None,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._database = database
+        self._signer = signer
+        self._publisher: Publisher = publisher or NullPublisher()
+        self._clock = clock
+        self._nodes: NodeDirectory | None = None
+        self._observers = results.Observers()
+        self._waiters = Waiters()
+        self._wake = asyncio.Event()
+        self._progress: dict[tuple[str, str], Progress] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # --- wiring, before start -----------------------------------------------------------------------------------------
+
+    def attach_nodes(self, nodes: NodeDirectory) -> None:
+        """Name the one who knows the nodes (controller.fleet)."""
+        self._nodes = nodes
+
+    def on_result(self, observer: ResultObserver) -> None:
+        """Call this in the transaction of each final result of mode apply."""
+        self._observers.results.append(observer)
+
+    def on_drift(self, observer: DriftObserver) -> None:
+        """Call this in the transaction of each drift report."""
+        self._observers.drifts.append(observer)
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin to sign and to sweep.
+
+        Raises:
+            ConflictError: Nobody attached the nodes.
+        """
+        if self._nodes is None:
+            raise ConflictError("the job engine needs to know the nodes before it starts")
+        loops = (self._run_relay, self._run_sweeper, self._run_progress)
+        self._tasks = [asyncio.create_task(loop(), name=f"jobs{loop.__name__}") for loop in loops]
+
+    async def stop(self) -> None:
+        """End the tasks; what they had not done yet is done after the next start."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    # --- for use cases ------------------------------------------------------------------------------------------------
+
+    def notify(self) -> None:
+        """Hint, after a commit: there may be new jobs. May be lost."""
+        self._wake.set()
+
+    async def wait(self, job_id: str, timeout_seconds: float) -> Job | None:
+        """The job once it has ended; None when it has not in this time.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        with self._waiters.watch(job_id) as news:
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    return await self._wait(job_id, news)
+            except TimeoutError:
+                return None
+
+    async def _wait(self, job_id: str, news: asyncio.Event) -> Job:
+        while True:
+            news.clear()
+            async with self._database.read() as session:
+                job = await get_job(session, job_id)
+            if job.state in FINAL:
+                return job
+            with contextlib.suppress(TimeoutError):
+                # Another process may have moved it, so news is not the only reason to look.
+                await asyncio.wait_for(news.wait(), timeout=1.0)
+
+    async def run_plan(self, request: JobRequest, timeout_seconds: float) -> JobResult:
+        """Let the node plan what is asked, now; it touches nothing.
+
+        Raises:
+            AgentOfflineError: The node is not connected, or did not answer in time.
+        """
+        async with self._database.write() as session:
+            if self._nodes is not None and not await self._nodes.is_connected(session, request.node_id):
+                raise AgentOfflineError("the node is not connected", hint="See wcp360 nodes list.")
+            plan = dataclasses.replace(request, mode=JobMode.PLAN, ttl_seconds=math.ceil(timeout_seconds) + 1)
+            job_id = await request_job(session, plan, now=self._clock())
+        self.notify()
+        job = await self.wait(job_id, timeout_seconds)
+        if job is not None:
+            return require_result(job)
+        with contextlib.suppress(ConflictError):  # it ended just now; nobody waits for it any more
+            async with self._database.write() as session:
+                await cancel_job(session, job_id, now=self._clock())
+        self.notify()
+        raise AgentOfflineError("the node did not answer in time", hint="It may be busy; try again.")
+
+    async def announce(self, job_ids: Collection[str]) -> None:
+        """Tell everybody, after a commit, that these jobs have changed."""
+        if not job_ids:
+            return
+        self._waiters.wake(job_ids)
+        async with self._database.read() as session:
+            jobs = (await session.execute(select(Job).where(Job.id.in_(job_ids)))).scalars().all()
+        for job in jobs:
+            self._publisher.publish("jobs", f"job.{job.state.value}", render_notice(job))
+
+    # --- for the gateway ----------------------------------------------------------------------------------------------
+
+    async def record_event(self, session: AsyncSession, node_id: str, event: Event) -> results.Recorded:
+        """Store an event of a node in this transaction; call `settle` after the commit."""
+        return await results.record_event(session, node_id, event, observers=self._observers, now=self._clock())
+
+    async def settle(self, recorded: results.Recorded) -> None:
+        """After the commit of `record_event`: wake those who wait, and the next job of the lane."""
+        self.notify()
+        await self.announce(recorded.job_ids)
+
+    def note_progress(self, node_id: str, frame: Progress) -> None:
+        """Keep the latest progress of a job; it is written a moment later."""
+        self._progress[node_id, frame.job_id] = frame
+
+    # --- tasks --------------------------------------------------------------------------------------------------------
+
+    async def _run_relay(self) -> None:
+        while True:
+            try:
+                await self.relay_once()
+            except (SQLAlchemyError, FleetError, OSError) as error:
+                _log.warning("jobs.relay_failed", error=str(error))
+                await asyncio.sleep(1.0)
+                continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), timeout=_jittered(POLL_SECONDS))
+
+    async def relay_once(self) -> int:
+        """Sign everything whose lane is free; returns how many."""
+        if self._nodes is None:
+            return 0
+        signed = 0
+        self._wake.clear()
+        while True:
+            async with self._database.read() as session:
+                if not await relay.has_requests(session):
+                    return signed
+            async with self._database.write() as session:
+                now = self._clock()
+                ready = await relay.sign_batch(session, signer=self._signer, nodes=self._nodes, now=now)
+            signed += len(ready)
+            for node_id in dict.fromkeys(ready):
+                self._nodes.offer_soon(node_id)
+            if len(ready) < relay.BATCH:
+                return signed
+
+    async def _run_sweeper(self) -> None:
+        while True:
+            await asyncio.sleep(_jittered(POLL_SECONDS))
+            try:
+                await self.sweep_once()
+            except (SQLAlchemyError, FleetError, OSError) as error:
+                _log.warning("jobs.sweep_failed", error=str(error))
+
+    async def sweep_once(self) -> list[str]:
+        """Do what time asks for; returns the ids of the jobs that it ended."""
+        now = self._clock()
+        async with self._database.read() as session:
+            if not await sweeper.has_late_jobs(session, now=now):
+                return []
+        connected = self._nodes.connected_since() if self._nodes is not None else {}
+        async with self._database.write() as session:
+            ended = await sweeper.expire_jobs(session, now=now)
+            ended += await sweeper.give_up_overdue(session, connected, now=now)
+        if ended:
+            self.notify()
+            await self.announce(ended)
+        return ended
+
+    async def _run_progress(self) -> None:
+        while True:
+            await asyncio.sleep(PROGRESS_FLUSH_SECONDS)
+            try:
+                await self.flush_progress()
+            except (SQLAlchemyError, OSError) as error:
+                _log.warning("jobs.progress_failed", error=str(error))
+
+    async def flush_progress(self) -> None:
+        """Write what `note_progress` kept."""
+        if not self._progress:
+            return
+        latest, self._progress = self._progress, {}
+        async with self._database.write() as session:
+            found = [
+                await offers.record_progress(session, node_id, frame, now=self._clock())
+                for (node_id, _), frame in latest.items()
+            ]
+        await self.announce([job_id for job_id in found if job_id is not None])
+
+
+def _jittered(seconds: float) -> float:
+    return seconds * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+
+
+def require_result(job: Job) -> JobResult:
+    """What the node said; for a job that ended without its word, a result that says so."""
+    if job.result is not None:
+        return msgspec.msgpack.decode(job.result, type=JobResult)
+    error = ErrorBody(
+        code=job.error_code or job.state.value,
+        message=job.error_message or f"the job is {job.state.value}",
+        hint=job.error_hint,
+    )
+    return JobResult(job_id=job.id, state=NodeJobState.REFUSED, generation=job.generation, error=error)
