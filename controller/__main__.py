@@ -1,0 +1,135 @@
+"""`wcpd`: runs the controller, and what an operator does on its machine."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from controller.settings import Settings, list_unknown_variables, load_settings
+from shared.errors import FleetError
+from shared.version import __version__
+
+EXIT_FAILED: Final = 1
+EXIT_BAD_SETTINGS: Final = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    options = _parser().parse_args(arguments)
+    try:
+        settings = load_settings()
+    except FleetError as error:
+        _complain(error)
+        return EXIT_BAD_SETTINGS
+    run: Callable[[Settings, argparse.Namespace], int] = options.run
+    try:
+        return run(settings, options)
+    except (FleetError, OSError) as error:
+        _complain(error)
+        return EXIT_FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="wcpd", description="The WCP360 controller.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add(commands, "run", "serve everything in one process", _run)
+    migrate = _add(commands, "migrate", "bring the database to this release", _migrate)
+    migrate.add_argument(
+        "--autogenerate", metavar="MESSAGE", help="developers: write the revision that the models need"
+    )
+    _add(commands, "create-admin", "add an administrator with a one-time password", _create_admin).add_argument("name")
+    reset = _add(commands, "reset-password", "give an administrator a one-time password", _reset_password)
+    reset.add_argument("name")
+    _add(commands, "openapi", "print the API's OpenAPI document", _openapi)
+    _add(commands, "check", "look whether the controller could start", _check)
+    return parser
+
+
+def _add(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    text: str,
+    run: Callable[[Settings, argparse.Namespace], int],
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.set_defaults(run=run)
+    return parser
+
+
+# The imports below are late so that `wcpd --help` and a wrong setting answer at once; the application takes seconds.
+
+
+def _run(settings: Settings, _options: argparse.Namespace) -> int:
+    from controller.logs import configure_logging  # noqa: PLC0415 - see above
+    from controller.serve import run  # noqa: PLC0415 - see above
+
+    configure_logging(settings.log_level, settings.log_format)
+    os.umask(0o077)
+    asyncio.run(run(settings))
+    return 0
+
+
+def _migrate(settings: Settings, options: argparse.Namespace) -> int:
+    from controller.bootstrap import METADATA  # noqa: PLC0415 - see above
+    from controller.db.migrations import runner  # noqa: PLC0415 - see above
+
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    url = settings.effective_database_url
+    asyncio.run(runner.upgrade(url))
+    if options.autogenerate:
+        asyncio.run(runner.write_revision(url, METADATA, options.autogenerate))
+    _say(f"database is at revision {asyncio.run(runner.read_revision(url))}")
+    return 0
+
+
+def _create_admin(settings: Settings, options: argparse.Namespace) -> int:
+    from controller.administration import create_admin, with_database  # noqa: PLC0415 - see above
+
+    issued = asyncio.run(with_database(settings.effective_database_url, create_admin, options.name))
+    _say(f"{issued.username}: one-time password {issued.password}")
+    return 0
+
+
+def _reset_password(settings: Settings, options: argparse.Namespace) -> int:
+    from controller.administration import reset_password, with_database  # noqa: PLC0415 - see above
+
+    issued = asyncio.run(with_database(settings.effective_database_url, reset_password, options.name))
+    _say(f"{issued.username}: one-time password {issued.password}")
+    return 0
+
+
+def _openapi(_settings: Settings, _options: argparse.Namespace) -> int:
+    from controller.bootstrap import render_openapi  # noqa: PLC0415 - see above
+
+    _say(render_openapi().decode())
+    return 0
+
+
+def _check(settings: Settings, _options: argparse.Namespace) -> int:
+    from controller.administration import check_setup  # noqa: PLC0415 - see above
+
+    findings = asyncio.run(check_setup(settings))
+    for variable in list_unknown_variables(os.environ):
+        _say(f"note: {variable} sets nothing of the controller")
+    for finding in findings:
+        _say(f"{'ok' if finding.is_good else 'FAILED'}: {finding.text}")
+    return 0 if all(finding.is_good for finding in findings) else EXIT_FAILED
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
+def _complain(error: FleetError | OSError) -> None:
+    sys.stderr.write(f"wcpd: {error}\n")
+    if isinstance(error, FleetError) and error.hint:
+        sys.stderr.write(f"  {error.hint}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""Builds the ASGI application: Litestar with our handlers, inside the edge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from litestar import Litestar, Request, Router
+from litestar.di import Provide
+
+from controller.api import scopes
+from controller.api.body import StrictRequest
+from controller.api.edge import Edge
+from controller.api.errors import answer_error
+from controller.api.guards import guard_identity, require_identity
+from controller.api.handlers import auth, docs, events, health, tokens
+from controller.api.handlers.health import Probes
+from controller.api.openapi import openapi_config
+from controller.api.rate_limit import RateLimiter
+from controller.core.auth.service import Authenticator
+from controller.core.context import Actor
+from controller.core.events.publisher import EventPublisher
+from controller.core.operations import Operations
+from controller.metrics.registry import HttpMetrics
+
+API_PREFIX: Final = "/api/v1"
+MAX_BODY_BYTES: Final = 2 * 1024 * 1024
+
+_OWN_ROUTES: Final = (
+    *auth.ROUTES,
+    *tokens.ROUTES,
+    *events.ROUTES,
+)
+
+Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What handlers are given; bootstrap builds it."""
+
+    operations: Operations
+    authenticator: Authenticator
+    publisher: EventPublisher
+    probes: Probes
+    metrics: HttpMetrics
+    own_origin: str
+    """The controller's public URL."""
+    api_routes: Sequence[Any] = ()
+    """Handlers below /api/v1 beside the ones of this package."""
+    root_routes: Sequence[Any] = ()
+    """Handlers with paths of their own, for example /install.sh."""
+    dependencies: dict[str, Any] | None = None
+    """More objects for handlers, by the name of their parameter."""
+    lifespan: Sequence[Lifespan] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """`asgi` is what a server serves; `litestar` knows the routes and the OpenAPI document."""
+
+    asgi: Edge
+    litestar: Litestar
+
+
+def create_app(parts: Parts) -> Application:
+    """Put the application together."""
+    api = Router(API_PREFIX, route_handlers=[*_OWN_ROUTES, *parts.api_routes])
+    app = Litestar(
+        route_handlers=[api, *health.ROUTES, *docs.ROUTES, *parts.root_routes],
+        dependencies=_dependencies(parts),
+        exception_handlers={Exception: answer_error},
+        guards=[guard_identity],
+        lifespan=list(parts.lifespan),
+        logging_config=None,
+        openapi_config=openapi_config(),
+        request_class=StrictRequest,
+        request_max_body_size=MAX_BODY_BYTES,
+    )
+    edge = Edge(app, identities=parts.authenticator, metrics=parts.metrics, own_origin=parts.own_origin)
+    return Application(asgi=edge, litestar=app)
+
+
+def _dependencies(parts: Parts) -> dict[str, Provide]:
+    limiter = RateLimiter(burst=5, seconds_per_attempt=3.0)
+    values: dict[str, Any] = {
+        "operations": parts.operations,
+        "authenticator": parts.authenticator,
+        "publisher": parts.publisher,
+        "probes": parts.probes,
+        "login_limiter": limiter,
+        **(parts.dependencies or {}),
+    }
+    provided = {name: _provide(value) for name, value in values.items()}
+    return {
+        **provided,
+        "actor": Provide(provide_actor, sync_to_thread=False),
+        "request_id": Provide(provide_request_id, sync_to_thread=False),
+    }
+
+
+def _provide(value: Any) -> Provide:
+    def give() -> Any:
+        return value
+
+    return Provide(give, sync_to_thread=False)
+
+
+def provide_actor(request: Request[Any, Any, Any]) -> Actor:
+    """Who asks.
+
+    Raises:
+        UnauthenticatedError: Nobody we know.
+    """
+    return require_identity(request).actor
+
+
+def provide_request_id(request: Request[Any, Any, Any]) -> str:
+    """The id of this request."""
+    return scopes.request_id_of(request.scope)

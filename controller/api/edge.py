@@ -1,0 +1,182 @@
+"""The outermost layer of the API: a request id, who asks, where from, how long it took.
+
+It wraps the whole Litestar application, because Litestar's own middleware does not see requests that match no route,
+and those must be logged, counted and answered like all others.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from http.cookies import CookieError, SimpleCookie
+from typing import Any, Final, Protocol
+
+import structlog
+from litestar.datastructures import Headers
+from structlog.contextvars import bind_contextvars, clear_contextvars
+
+from controller.api import scopes
+from controller.api.errors import PROBLEM_MEDIA_TYPE, log_problem, problem_of, render_problem
+from controller.api.origin import require_own_origin
+from controller.core.auth.service import Identity
+from controller.db.base import new_id
+from controller.metrics.registry import HttpMetrics
+from shared.errors import InvalidInputError
+
+SESSION_COOKIE: Final = "__Host-wcp"
+"""The prefix makes browsers insist on Secure, Path=/ and no Domain (RFC 6265bis section 4.1.3.2)."""
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+_UNMATCHED: Final = "(no route)"
+
+_SECURITY_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"strict-transport-security", b"max-age=31536000"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
+)
+"""Defaults for every answer; a handler's own header of the same name wins."""
+
+_access_log = structlog.get_logger("controller.access")
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+class IdentityFinder(Protocol):
+    """What the edge needs of controller.core.auth."""
+
+    async def find_identity(self, secret: str) -> Identity | None: ...
+
+
+class Edge:
+    """An ASGI application around another one."""
+
+    def __init__(self, app: AsgiApp, *, identities: IdentityFinder, metrics: HttpMetrics, own_origin: str) -> None:
+        self._app = app
+        self._identities = identities
+        self._metrics = metrics
+        self._own_origin = own_origin
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id_from(Headers.from_scope(scope))  # type: ignore[arg-type]  # any scope with headers
+        scopes.remember_request_id(scope, request_id)
+        clear_contextvars()
+        bind_contextvars(request_id=request_id)
+        if scope["type"] == "websocket":
+            await self._admit(scope, receive, send)
+        else:
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        answer = _Answer(send, scopes.request_id_of(scope))
+        try:
+            await self._admit(scope, receive, answer.send)
+        finally:
+            seconds = time.perf_counter() - started
+            route = str(scope.get("path_template") or _UNMATCHED)
+            self._metrics.observe(scope["method"], route, answer.status, seconds)
+            _log_access(scope, route, answer.status, seconds)
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Find out who asks, then let the application answer; the boundary for what fails before it or escapes it."""
+        try:
+            _require_clean_address(scope)
+            await self._identify(scope)
+        except Exception as error:  # noqa: BLE001 - a boundary: everything becomes a problem document here
+            await _answer_problem(scope, send, error)
+            return
+        await self._app(scope, receive, send)
+
+    async def _identify(self, scope: Scope) -> None:
+        headers = Headers.from_scope(scope)  # type: ignore[arg-type]  # any scope with headers
+        bearer = _bearer_from(headers)
+        secret = bearer or _cookie_from(headers)
+        identity = await self._identities.find_identity(secret) if secret else None
+        if bearer is None:
+            # Browsers add a cookie to requests that other sites caused; a bearer token only our own callers add.
+            require_own_origin(scope, headers, self._own_origin, is_signed_in=identity is not None)
+        scopes.remember_identity(scope, identity, is_rejected=bool(secret) and identity is None)
+        if identity is not None:
+            bind_contextvars(actor=identity.actor.reference)
+
+
+class _Answer:
+    """Watches one answer on its way out: remembers the status, adds the headers that every answer has."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id
+        self.status = 500
+        """Stands when nothing was ever sent."""
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = int(message["status"])
+            headers = list(message.get("headers", ()))
+            present = {name.lower() for name, _ in headers}
+            headers.extend(header for header in _SECURITY_HEADERS if header[0] not in present)
+            headers.append((b"x-request-id", self._request_id.encode()))
+            message["headers"] = headers
+        await self._send(message)
+
+
+def _require_clean_address(scope: Scope) -> None:
+    if "\x00" in scope["path"] or b"%00" in scope.get("query_string", b""):
+        raise InvalidInputError("the address holds a NUL character")
+
+
+def _request_id_from(headers: Headers) -> str:
+    """The caller's id when it is sane enough for a log, else a new one."""
+    given = headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else new_id()
+
+
+def _bearer_from(headers: Headers) -> str | None:
+    scheme, _, secret = headers.get("authorization", "").partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else None
+
+
+def _cookie_from(headers: Headers) -> str | None:
+    try:
+        morsel = SimpleCookie(headers.get("cookie", "")).get(SESSION_COOKIE)
+    except CookieError:
+        return None
+    return morsel.value if morsel is not None else None
+
+
+async def _answer_problem(scope: Scope, send: Send, error: Exception) -> None:
+    problem, headers = problem_of(error, scopes.request_id_of(scope))
+    log_problem(problem, error)
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 4000 + problem.status, "reason": problem.detail[:100]})
+        return
+    raw_headers = [(name.encode(), value.encode()) for name, value in headers.items()]
+    raw_headers.append((b"content-type", PROBLEM_MEDIA_TYPE.encode()))
+    await send({"type": "http.response.start", "status": problem.status, "headers": raw_headers})
+    await send({"type": "http.response.body", "body": render_problem(problem)})
+
+
+def _log_access(scope: Scope, route: str, status: int, seconds: float) -> None:
+    """One line per request: what was asked and by whom, never bodies, cookies or query strings."""
+    client = scope.get("client")
+    _access_log.info(
+        "request",
+        method=scope["method"],
+        route=route,
+        status=status,
+        duration_ms=round(seconds * 1000, 1),
+        client=client[0] if client else None,
+    )

@@ -1,0 +1,149 @@
+"""News on a WebSocket: who may listen, to what, and how slow they may be."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import msgspec
+import structlog
+from litestar import WebSocket, websocket
+from litestar.di import NamedDependency
+from litestar.exceptions import WebSocketDisconnect
+
+from controller.api import scopes
+from controller.api.guards import PUBLIC
+from controller.core.auth.service import Authenticator, Identity
+from controller.core.events.publisher import EventPublisher, Notice, Subscription, Topic
+from shared.errors import FleetError, InvalidInputError, UnauthenticatedError
+
+HEARTBEAT_SECONDS: Final = 20.0
+FIRST_MESSAGE_SECONDS: Final = 10.0
+MAX_MESSAGE_CHARACTERS: Final = 4096
+
+CLOSE_BAD_MESSAGE: Final = 4400
+CLOSE_UNAUTHENTICATED: Final = 4401
+CLOSE_FORBIDDEN: Final = 4403
+CLOSE_TOO_SLOW: Final = 4429
+
+_log = structlog.get_logger("controller.events")
+
+
+class ClientMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a listener may say: its token first (unless a header or cookie said it), then topics."""
+
+    token: str | None = None
+    subscribe: list[str] | None = None
+
+
+class ControlMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """What the controller says beside notices."""
+
+    event: str
+    """ready, subscribed, heartbeat or dropped."""
+    topics: tuple[str, ...] = ()
+    message: str = ""
+
+
+def parse_message(raw: str) -> ClientMessage:
+    """Read what a listener sent.
+
+    Raises:
+        InvalidInputError: It is too long or not such a message.
+    """
+    if len(raw) > MAX_MESSAGE_CHARACTERS:
+        raise InvalidInputError("the message is too long")
+    try:
+        return msgspec.json.decode(raw, type=ClientMessage)
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise InvalidInputError(f"not a message: {error}") from error
+
+
+def require_topics(identity: Identity, names: list[str]) -> frozenset[str]:
+    """Return the topics if the listener may read all of them.
+
+    Raises:
+        InvalidInputError: There is no such topic.
+        ForbiddenError: The listener may not read its nouns.
+    """
+    known = {topic.value for topic in Topic}
+    for name in names:
+        if name not in known:
+            raise InvalidInputError(f"there is no topic {name[:40]!r}", hint=f"Topics: {', '.join(sorted(known))}.")
+        identity.actor.require(name, "read")
+    return frozenset(names)
+
+
+@websocket("/events", opt={PUBLIC: True})
+async def stream_events(
+    socket: WebSocket[Any, Any, Any],
+    publisher: NamedDependency[EventPublisher],
+    authenticator: NamedDependency[Authenticator],
+) -> None:
+    """Serve one listener until it leaves. A listener that proves nobody within ten seconds is sent away."""
+    await socket.accept()
+    try:
+        identity = await _identify(socket, authenticator)
+        with publisher.subscribe() as subscription:
+            await _say(socket, ControlMessage(event="ready"))
+            await _serve(socket, subscription, identity)
+    except FleetError as error:
+        await socket.close(code=_close_code_of(error), reason=error.message[:100])
+    except WebSocketDisconnect:
+        return
+
+
+async def _identify(socket: WebSocket[Any, Any, Any], authenticator: Authenticator) -> Identity:
+    identity = scopes.identity_of(socket.scope)
+    if identity is not None:
+        return identity
+    try:
+        async with asyncio.timeout(FIRST_MESSAGE_SECONDS):
+            message = parse_message(await socket.receive_text())
+    except TimeoutError as error:
+        raise UnauthenticatedError("no token came in time") from error
+    found = await authenticator.find_identity(message.token) if message.token else None
+    if found is None:
+        raise UnauthenticatedError("the first message must hold a valid token")
+    return found
+
+
+async def _serve(socket: WebSocket[Any, Any, Any], subscription: Subscription, identity: Identity) -> None:
+    reader = asyncio.create_task(_read(socket, subscription, identity))
+    writer = asyncio.create_task(_write(socket, subscription))
+    done, pending = await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+async def _read(socket: WebSocket[Any, Any, Any], subscription: Subscription, identity: Identity) -> None:
+    while True:
+        message = parse_message(await socket.receive_text())
+        if message.subscribe is not None:
+            subscription.topics = require_topics(identity, message.subscribe)
+            await _say(socket, ControlMessage(event="subscribed", topics=tuple(sorted(subscription.topics))))
+
+
+async def _write(socket: WebSocket[Any, Any, Any], subscription: Subscription) -> None:
+    while not subscription.is_dropped:
+        notice = await subscription.next(HEARTBEAT_SECONDS)
+        await _say(socket, notice or ControlMessage(event="heartbeat"))
+    _log.warning("events.listener_dropped")
+    await _say(socket, ControlMessage(event="dropped", message="too slow: reconnect and read the lists again"))
+    await socket.close(code=CLOSE_TOO_SLOW, reason="too slow")
+
+
+async def _say(socket: WebSocket[Any, Any, Any], message: Notice | ControlMessage) -> None:
+    await socket.send_text(msgspec.json.encode(message, enc_hook=str).decode())
+
+
+def _close_code_of(error: FleetError) -> int:
+    if isinstance(error, UnauthenticatedError):
+        return CLOSE_UNAUTHENTICATED
+    return CLOSE_BAD_MESSAGE if isinstance(error, InvalidInputError) else CLOSE_FORBIDDEN
+
+
+ROUTES = (stream_events,)

@@ -1,0 +1,134 @@
+"""Packages over HTTP."""
+
+from __future__ import annotations
+
+import msgspec
+from litestar import Response, delete, get, patch, post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
+
+from controller.core.context import Actor
+from controller.core.http import (
+    DRY_RUN_RESPONSES,
+    Cursor,
+    DryRun,
+    Limit,
+    PathId,
+    Search,
+    answer_accepted,
+    answer_done,
+)
+from controller.core.operations import Operations
+from controller.core.packages import service
+from controller.core.packages.views import PackageCreate, PackagePage, PackageUpdate, PackageView
+from controller.core.paging import DEFAULT_LIMIT, PageRequest
+from controller.jobs.views import JobView
+
+_TAGS = ["packages"]
+
+
+class PackageChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A package, and the jobs that bring its accounts to it."""
+
+    resource: PackageView
+    jobs: tuple[JobView, ...]
+
+
+@get("/packages", operation_id="list-packages", tags=_TAGS, summary="List packages")
+async def list_packages(
+    *,
+    operations: NamedDependency[Operations],
+    actor: NamedDependency[Actor],
+    request_id: NamedDependency[str],
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+    search: Search = None,
+) -> PackagePage:
+    """Show the packages, newest first, each with the number of accounts that use it."""
+    page = PageRequest(limit=limit, cursor=cursor, search=search)
+    return await operations.read(actor, request_id, lambda ctx: service.list_packages(ctx, page))
+
+
+@post(
+    "/packages",
+    operation_id="create-package",
+    tags=_TAGS,
+    status_code=201,
+    responses=DRY_RUN_RESPONSES,
+    summary="Create a package",
+)
+async def create_package(
+    *,
+    data: JSONBody[PackageCreate],
+    operations: NamedDependency[Operations],
+    actor: NamedDependency[Actor],
+    request_id: NamedDependency[str],
+    dry_run: DryRun = False,
+) -> Response[PackageView]:
+    """Add a package; a limit that is left out is unlimited."""
+    outcome = await operations.change(
+        actor, request_id, lambda ctx: service.create_package(ctx, data), is_dry_run=dry_run
+    )
+    return answer_done(outcome, status=201)
+
+
+@get("/packages/{package_id:str}", operation_id="show-package", tags=_TAGS, summary="Show a package")
+async def show_package(
+    *,
+    package_id: PathId,
+    operations: NamedDependency[Operations],
+    actor: NamedDependency[Actor],
+    request_id: NamedDependency[str],
+) -> PackageView:
+    """Show one package with its limits."""
+    return await operations.read(actor, request_id, lambda ctx: service.show_package(ctx, package_id))
+
+
+@patch(
+    "/packages/{package_id:str}",
+    operation_id="update-package",
+    tags=_TAGS,
+    status_code=202,
+    responses=DRY_RUN_RESPONSES,
+    summary="Change a package",
+)
+async def update_package(
+    *,
+    package_id: PathId,
+    data: JSONBody[PackageUpdate],
+    operations: NamedDependency[Operations],
+    actor: NamedDependency[Actor],
+    request_id: NamedDependency[str],
+    dry_run: DryRun = False,
+) -> Response[PackageChange]:
+    """Change limits; every account that uses the package is brought to them by a job of its own."""
+    outcome = await operations.change(
+        actor, request_id, lambda ctx: service.update_package(ctx, package_id, data), is_dry_run=dry_run
+    )
+    return answer_accepted(outcome, lambda view, jobs: PackageChange(resource=view, jobs=jobs))
+
+
+@delete(
+    "/packages/{package_id:str}",
+    operation_id="delete-package",
+    tags=_TAGS,
+    status_code=204,
+    responses=DRY_RUN_RESPONSES,
+    summary="Delete a package",
+)
+async def delete_package(
+    *,
+    package_id: PathId,
+    operations: NamedDependency[Operations],
+    actor: NamedDependency[Actor],
+    request_id: NamedDependency[str],
+    dry_run: DryRun = False,
+) -> Response[None]:
+    """Remove a package that no account uses."""
+    outcome = await operations.change(
+        actor, request_id, lambda ctx: service.delete_package(ctx, package_id), is_dry_run=dry_run
+    )
+    return answer_done(outcome, status=204)
+
+
+ROUTES = (list_packages, create_package, show_package, update_package, delete_package)

@@ -1,0 +1,47 @@
+"""What the edge knows about a request, kept in the ASGI scope's state for handlers, errors and logs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Final
+
+from controller.core.auth.service import Identity
+
+_REQUEST_ID: Final = "wcp_request_id"
+_IDENTITY: Final = "wcp_identity"
+_REJECTED: Final = "wcp_credential_rejected"
+
+Scope = MutableMapping[str, Any]
+
+
+def _state(scope: Mapping[str, Any]) -> Mapping[str, Any]:
+    state: Mapping[str, Any] = scope.get("state") or {}
+    return state
+
+
+def remember_request_id(scope: Scope, request_id: str) -> None:
+    """Set once by the edge."""
+    scope.setdefault("state", {})[_REQUEST_ID] = request_id
+
+
+def request_id_of(scope: Mapping[str, Any]) -> str:
+    """The id of this request; empty outside of one."""
+    return str(_state(scope).get(_REQUEST_ID, ""))
+
+
+def remember_identity(scope: Scope, identity: Identity | None, *, is_rejected: bool) -> None:
+    """Set once by the edge. `is_rejected`: a secret was shown, and it is not valid."""
+    state = scope.setdefault("state", {})
+    state[_IDENTITY] = identity
+    state[_REJECTED] = is_rejected
+
+
+def identity_of(scope: Mapping[str, Any]) -> Identity | None:
+    """Who asks; None for nobody we know."""
+    identity: Identity | None = _state(scope).get(_IDENTITY)
+    return identity
+
+
+def is_credential_rejected(scope: Mapping[str, Any]) -> bool:
+    """True when a secret was shown that is not valid."""
+    return bool(_state(scope).get(_REJECTED, False))

@@ -1,0 +1,177 @@
+"""What an operator can set: one TOML file, each value overridable by an environment variable `WCP360_<NAME>`."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+from shared.errors import InvalidInputError
+
+DEFAULT_CONFIG_PATH: Final = Path("/etc/wcp360/controller.toml")
+CONFIG_VARIABLE: Final = "WCP360_CONFIG"
+ENVIRONMENT_PREFIX: Final = "WCP360_"
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that differs between two installations of the controller."""
+
+    data_dir: Path = Path("/var/lib/wcp360")
+    """Database, keys and bundles; only the controller's user may enter it."""
+    database_url: str = ""
+    """sqlite+aiosqlite:///PATH or postgresql+asyncpg://...; empty: SQLite in data_dir."""
+    api_host: str = "0.0.0.0"  # noqa: S104 - a controller that only its own machine can reach has no fleet
+    api_port: Port = 8360
+    gateway_host: str = "0.0.0.0"  # noqa: S104 - as above
+    gateway_port: Port = 8443
+    public_names: tuple[str, ...] = ()
+    """Names and addresses that browsers and nodes use; the server certificate holds them. Empty: this host's name."""
+    controller_url: str = ""
+    """https://host:port that nodes enrol at; empty: the first public name and api_port."""
+    gateway_url: str = ""
+    """wss://host:port/agent/v1 that agents dial; empty: the first public name and gateway_port."""
+    bundle_dir: Path | None = None
+    """Where agent bundles lie; None: data_dir/bundles."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "text"] = "json"
+    session_hours: Annotated[float, msgspec.Meta(gt=0, le=720)] = 12.0
+    """A sign-in ends after this, however busy it was."""
+    drift_check_seconds: Seconds = 900.0
+    heartbeat_seconds: Seconds = 20.0
+    metrics_seconds: Seconds = 30.0
+    shutdown_seconds: Seconds = 30.0
+    """Longest wait for open requests at SIGTERM."""
+
+    @property
+    def effective_database_url(self) -> str:
+        """The database to open."""
+        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'controller.db'}"
+
+    @property
+    def effective_bundle_dir(self) -> Path:
+        """Where agent bundles lie."""
+        return self.bundle_dir or self.data_dir / "bundles"
+
+    @property
+    def effective_public_names(self) -> tuple[str, ...]:
+        """Names for the server certificate; never empty, and always with the loopback names."""
+        names = self.public_names or (socket.getfqdn(),)
+        return tuple(dict.fromkeys((*names, "localhost", "127.0.0.1", "::1")))
+
+    @property
+    def effective_controller_url(self) -> str:
+        """What the install command and the certificate's pin refer to."""
+        return self.controller_url or f"https://{_host_in_url(self.effective_public_names[0])}:{self.api_port}"
+
+    @property
+    def effective_gateway_url(self) -> str:
+        """What enrolled agents dial."""
+        return self.gateway_url or f"wss://{_host_in_url(self.effective_public_names[0])}:{self.gateway_port}/agent/v1"
+
+
+def _host_in_url(name: str) -> str:
+    return f"[{name}]" if ":" in name else name
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the file that WCP360_CONFIG names (or the default one, which may be missing), then the environment.
+
+    Raises:
+        InvalidInputError: The file cannot be read or a setting is unknown or outside its range; the message names it.
+    """
+    variables = os.environ if environment is None else environment
+    values = read_config_file(variables.get(CONFIG_VARIABLE))
+    values.update(parse_environment(variables))
+    return parse_settings(values)
+
+
+def read_config_file(named: str | None) -> dict[str, Any]:
+    """The tables of the file as they are written; nothing when no file is named and the default one is missing.
+
+    Raises:
+        InvalidInputError: A named file is missing, unreadable or not TOML.
+    """
+    path = Path(named) if named else DEFAULT_CONFIG_PATH
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if named is None:
+            return {}
+        raise InvalidInputError(f"{path} does not exist", hint=f"{CONFIG_VARIABLE} names it.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"{path} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInputError(f"{path} is not TOML: {error}") from error
+
+
+def parse_environment(variables: Mapping[str, str]) -> dict[str, Any]:
+    """Settings from variables named `WCP360_<NAME>`; lists are separated by commas.
+
+    Other variables with our prefix are left alone, since the product's other commands have theirs;
+    `list_unknown_variables` names them for a warning.
+    """
+    kinds = {field.name: field.type for field in msgspec.structs.fields(Settings)}
+    found = {name: variables.get(_variable(name)) for name in kinds}
+    return {
+        name: _parse_list(raw) if kinds[name] == tuple[str, ...] else raw
+        for name, raw in found.items()
+        if raw is not None
+    }
+
+
+def list_unknown_variables(variables: Mapping[str, str]) -> list[str]:
+    """Variables with our prefix that set nothing here: a typing error, or meant for another command."""
+    known = {CONFIG_VARIABLE, *(_variable(name) for name in Settings.__struct_fields__)}
+    return sorted(name for name in variables if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
+
+
+def _variable(name: str) -> str:
+    return ENVIRONMENT_PREFIX + name.upper()
+
+
+def _parse_list(raw: str) -> list[str]:
+    return [part.strip() for part in raw.split(",") if part.strip()]
+
+
+def parse_settings(values: Mapping[str, Any]) -> Settings:
+    """Check and complete the values.
+
+    Raises:
+        InvalidInputError: A key is unknown or a value is outside its range; `field` names it.
+    """
+    for name in values:
+        if name not in Settings.__struct_fields__:
+            raise _unknown(name)
+    try:
+        settings = msgspec.convert(dict(values), Settings, strict=False, dec_hook=_decode_path)
+    except msgspec.ValidationError as error:
+        field = str(error).rpartition("`$.")[2].rstrip("`") if "`$." in str(error) else None
+        raise InvalidInputError(f"setting {field or '?'}: {error}", field=field) from error
+    _require_url(settings.database_url, "database_url", ("sqlite+aiosqlite:", "postgresql+asyncpg:"))
+    _require_url(settings.controller_url, "controller_url", ("https://",))
+    _require_url(settings.gateway_url, "gateway_url", ("wss://",))
+    return settings
+
+
+def _decode_path(kind: type, value: Any) -> Any:
+    if kind is Path and isinstance(value, str) and value.startswith("/"):
+        return Path(value)
+    raise ValueError("expected an absolute path")
+
+
+def _require_url(value: str, name: str, prefixes: tuple[str, ...]) -> None:
+    if value and not value.startswith(prefixes):
+        raise InvalidInputError(f"setting {name} must start with {' or '.join(prefixes)}", field=name)
+
+
+def _unknown(name: str) -> InvalidInputError:
+    known = ", ".join(Settings.__struct_fields__)
+    return InvalidInputError(f"unknown setting {name!r}", field=name, hint=f"Known settings: {known}.")

@@ -1,0 +1,19 @@
+"""The hosting fixture: core, modules and API on each kind of database, with nodes that the test plays."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from controller.db.engine import Database
+from tests.integration.controller.hosting import Hosting, build_hosting
+
+
+@pytest.fixture
+async def hosting(database: Database) -> AsyncIterator[Hosting]:
+    """One node, nothing on it."""
+    built = await build_hosting(database)
+    await built.add_node()
+    yield built
+    await built.http.aclose()

@@ -1,0 +1,24 @@
+"""A fleet on each kind of database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from controller.db.engine import Database
+from tests.integration.fleet.bench import FleetBench, build_bench, running
+
+
+@pytest.fixture
+def still_bench(database: Database, tmp_path: Path) -> FleetBench:
+    """A fleet whose tasks do not run: the test takes every step itself."""
+    return build_bench(database, tmp_path / "data")
+
+
+@pytest.fixture
+async def bench(still_bench: FleetBench) -> AsyncIterator[FleetBench]:
+    """A fleet that runs."""
+    async with running(still_bench) as started:
+        yield started
