@@ -12,14 +12,18 @@ from typing import Any
 import httpx
 
 from cli.document import Document
+from cli.document_cache import DocumentCache
 from cli.errors import CommandFailedError
 from cli.exit_codes import ExitCode, exit_code_of_status
-from cli.profile import Profile, cache_dir
+from cli.profile import Profile
+from cli.redact import redact
+from cli.text import visible
 from shared.version import __version__
 
-TIMEOUT_SECONDS = 60.0
+TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+HURRIED_TIMEOUT = httpx.Timeout(1.0)
+"""For shell completion: a key press does not wait for a controller that does not answer."""
 DOCUMENT_PATH = "/schema/openapi.json"
-DOCUMENT_MAX_AGE_SECONDS = 300
 
 
 class ApiClient:
@@ -28,29 +32,32 @@ class ApiClient:
     Args:
         profile: Where and as whom.
         is_verbose: Print each request and answer to standard error (never the token).
+        is_hurried: Rather fail than wait, and rather use an old document than ask for a new one.
         transport: Replaces the network in tests.
     """
 
     def __init__(
-        self, profile: Profile, *, is_verbose: bool = False, transport: httpx.BaseTransport | None = None
+        self,
+        profile: Profile,
+        *,
+        is_verbose: bool = False,
+        is_hurried: bool = False,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
-        if not profile.controller:
-            raise CommandFailedError(
-                "no controller is named",
-                exit_code=ExitCode.USAGE,
-                hint="Sign in with `wcp360 login https://CONTROLLER:8360`, or set WCP360_CONTROLLER.",
-            )
+        _require_usable(profile)
         self.profile = profile
         self._is_verbose = is_verbose
+        self.is_hurried = is_hurried
+        self._cache = DocumentCache(profile.controller)
         headers = {"User-Agent": f"wcp360/{__version__}", "Accept": "application/json"}
         if profile.token:
             headers["Authorization"] = f"Bearer {profile.token}"
         self._http = httpx.Client(
             base_url=profile.controller,
             headers=headers,
-            timeout=TIMEOUT_SECONDS,
+            timeout=HURRIED_TIMEOUT if is_hurried else TIMEOUT,
             transport=transport,
-            verify=_tls_context(profile.ca_file) if transport is None else False,
+            verify=tls_context(profile.ca_file) if transport is None else False,
         )
 
     def request(
@@ -59,81 +66,142 @@ class ApiClient:
         """Send one request and return the decoded JSON (None for an empty answer).
 
         Raises:
-            CommandFailedError: The controller cannot be reached or answers 400 and up.
+            CommandFailedError: The controller cannot be reached, or answers 400 and up, or no JSON.
         """
         if self._is_verbose:
-            _trace(f"> {method} {self.profile.controller}{path}", query, body)
+            _trace_request(f"{method} {self.profile.controller}{path}", query, body)
         began = time.monotonic()
         try:
             response = self._http.request(method, path, params=query or None, json=body)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise CommandFailedError(
-                f"{self.profile.controller} cannot be reached: {error}",
+                f"{self.profile.controller} cannot be reached: {_reason_of(error)}",
                 exit_code=ExitCode.UNAVAILABLE,
                 hint=_connection_hint(str(error)),
             ) from error
         if self._is_verbose:
-            _trace(f"< {response.status_code} in {(time.monotonic() - began) * 1000:.0f} ms", None, None)
+            _trace_answer(response, (time.monotonic() - began) * 1000)
         if response.status_code >= 400:
             raise _failure(response)
-        return response.json() if response.content else None
+        return _decode(response)
 
     def load_document(self) -> Document:
         """The OpenAPI document, from the cache while it is fresh."""
-        cached = cache_dir() / f"openapi-{_cache_key(self.profile.controller)}.json"
-        if cached.exists() and time.time() - cached.stat().st_mtime < DOCUMENT_MAX_AGE_SECONDS:
-            try:
-                return Document(json.loads(cached.read_text()))
-            except ValueError:
-                cached.unlink()
+        cached = self._cache.load(any_age=self.is_hurried)
+        return cached if cached is not None else self.reload_document()
+
+    def reload_document(self) -> Document:
+        """The OpenAPI document as the controller has it now."""
         raw = self.request("GET", DOCUMENT_PATH)
-        cached.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary = cached.with_suffix(f".{time.monotonic_ns()}")
-        temporary.write_text(json.dumps(raw))
-        temporary.replace(cached)
-        return Document(raw)
-
-    def forget_document(self) -> None:
-        """Ask the controller again next time."""
-        (cache_dir() / f"openapi-{_cache_key(self.profile.controller)}.json").unlink(missing_ok=True)
-
-
-def _tls_context(ca_file: str) -> ssl.SSLContext:
-    if ca_file and not Path(ca_file).is_file():
-        raise CommandFailedError(f"the CA file {ca_file} does not exist", exit_code=ExitCode.USAGE)
-    return ssl.create_default_context(cafile=ca_file or None)
+        try:
+            document = Document(raw)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CommandFailedError(
+                f"{self.profile.controller} has no OpenAPI document at {DOCUMENT_PATH}",
+                exit_code=ExitCode.BUG,
+                hint="Is this the address of a WCP360 controller?",
+            ) from error
+        self._cache.save(raw)
+        return document
 
 
-def _cache_key(url: str) -> str:
-    return "".join(character if character.isalnum() else "_" for character in url)
+def _require_usable(profile: Profile) -> None:
+    if not profile.controller:
+        raise CommandFailedError(
+            "no controller is named",
+            exit_code=ExitCode.USAGE,
+            hint="Sign in with `wcp360 login https://CONTROLLER:8360`, or set WCP360_CONTROLLER.",
+        )
+    if profile.token and (not profile.token.isascii() or not profile.token.isprintable()):
+        raise CommandFailedError("the token holds characters that no token has", exit_code=ExitCode.USAGE)
+
+
+def tls_context(ca_file: str) -> ssl.SSLContext:
+    """Trust the CA file, or the system's authorities when it is empty.
+
+    Raises:
+        CommandFailedError: It is not a PEM file that can be read.
+    """
+    try:
+        return ssl.create_default_context(cafile=ca_file or None)
+    except OSError as error:  # ssl.SSLError is one
+        missing = not Path(ca_file).is_file()
+        raise CommandFailedError(
+            f"the CA file {ca_file} {'does not exist' if missing else 'holds no certificate'}",
+            exit_code=ExitCode.USAGE,
+            hint="The controller's data directory has it as pki/ca.pem.",
+        ) from error
+
+
+def _reason_of(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    return "it does not answer in time" if isinstance(error, httpx.TimeoutException) else text
 
 
 def _connection_hint(reason: str) -> str:
-    if "CERTIFICATE_VERIFY_FAILED" in reason:
+    if (
+        "CERTIFICATE_VERIFY_FAILED" in reason
+        and "ostname mismatch" not in reason
+        and "IP address mismatch" not in reason
+    ):
         return "Name the controller's CA with --ca-file (its data directory has pki/ca.pem)."
+    if "CERTIFICATE_VERIFY_FAILED" in reason:
+        return "The certificate is for another name: use the address that the controller was set up with."
     return "Is the controller running, and is the address right? `wcp360 profile show` tells which one is used."
+
+
+def _decode(response: httpx.Response) -> Any:
+    if not response.content:
+        return None
+    try:
+        return response.json()
+    except ValueError as error:
+        kind = response.headers.get("content-type", "no content type")
+        raise CommandFailedError(
+            f"the answer ({response.status_code}, {kind}) is not JSON",
+            exit_code=ExitCode.BUG,
+            hint="Is this the address of a WCP360 controller, and nothing in between?",
+        ) from error
 
 
 def _failure(response: httpx.Response) -> CommandFailedError:
     try:
-        problem = response.json()
+        raw = response.json()
     except ValueError:
-        problem = {}
-    detail = problem.get("detail") or problem.get("title") or f"the controller answered {response.status_code}"
-    fields = [f"{item['field']}: {item['message']}" for item in problem.get("errors", []) if item.get("field")]
-    hint = problem.get("hint")
-    if response.status_code == 401 and not hint:
-        hint = "Sign in with `wcp360 login`."
+        raw = None
+    problem: dict[str, Any] = raw if isinstance(raw, dict) else {"status": response.status_code}
+    detail = str(problem.get("detail") or problem.get("title") or f"the controller answered {response.status_code}")
+    fields = [
+        f"{item['field']}: {item.get('message', '')}"
+        for item in problem.get("errors") or ()
+        if isinstance(item, dict) and item.get("field")
+    ]
     return CommandFailedError(
         "; ".join(fields) if fields else detail,
         exit_code=exit_code_of_status(response.status_code),
-        hint=hint,
-        problem=problem,
+        hint=problem.get("hint") or _hint_of(response, problem),
+        problem={**problem, "detail": detail},
     )
 
 
-def _trace(line: str, query: dict[str, Any] | None, body: dict[str, Any] | None) -> None:
-    sys.stderr.write(line + (f" {query}" if query else "") + "\n")
+def _hint_of(response: httpx.Response, problem: dict[str, Any]) -> str | None:
+    if response.status_code == 401:
+        return "Sign in with `wcp360 login`."
+    request_id = problem.get("request_id")
+    if response.status_code >= 500 and request_id:
+        return f"The controller's log tells more about the request {request_id}."
+    return None
+
+
+def _trace_request(line: str, query: dict[str, Any] | None, body: dict[str, Any] | None) -> None:
+    shown = f" {json.dumps(redact(query), default=str)}" if query else ""
+    sys.stderr.write(visible(f"> {line}{shown}") + "\n")
     if body is not None:
-        shown = {key: "***" if "password" in key or "secret" in key else value for key, value in body.items()}
-        sys.stderr.write(f"> {json.dumps(shown)}\n")
+        sys.stderr.write(visible(f"> {json.dumps(redact(body), ensure_ascii=False)}") + "\n")
+
+
+def _trace_answer(response: httpx.Response, milliseconds: float) -> None:
+    request_id = response.headers.get("x-request-id")
+    suffix = f", request {request_id}" if request_id else ""
+    size = len(response.content)
+    sys.stderr.write(visible(f"< {response.status_code} in {milliseconds:.0f} ms, {size} bytes{suffix}") + "\n")

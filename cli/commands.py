@@ -4,51 +4,47 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import click
-from rich.console import Console
 
-from cli.client import ApiClient
-from cli.document import Document, Operation, Parameter
-from cli.names import resolve_id
-from cli.render import print_answer, print_json
+from cli.columns import MAX_COLUMNS
+from cli.completion import complete_names
+from cli.document import Operation, Parameter, singular_of
+from cli.errors import CommandFailedError
+from cli.exit_codes import ExitCode
+from cli.names import group_of, resolve_id
+from cli.render import open_console, print_list
+from cli.secret_input import is_secret, read_secret, read_text, secret_option
+from cli.session import Session, session_of
 from cli.values import is_given, option_for, to_json
-from cli.waiting import wait_for_jobs
+from cli.waiting import Patience, wait_for_jobs
 
 DEFAULT_WAIT_SECONDS = 600.0
-SESSION_KEY = "wcp360.session"
-"""Where click's context keeps the Session."""
-
-
-@dataclass(slots=True)
-class Session:
-    """What every command of one call shares."""
-
-    client: ApiClient
-    document: Document
-    is_json: bool
+MAX_LIST_PAGES = 1000
 
 
 def build_command(operation: Operation) -> click.Command:
     """One command: path parameters are arguments, the rest are options, plus the switches that fit."""
-    parameters: list[click.Parameter] = [
-        click.Argument([item.name], metavar=item.name.removesuffix("_id").upper())
+    arguments: list[click.Parameter] = [
+        click.Argument(
+            [item.key],
+            metavar=_metavar(item, operation),
+            shell_complete=complete_names(group_of(item, operation)),
+        )
         for item in operation.list_parameters("path")
     ]
-    parameters += [option_for(item) for item in operation.list_parameters("query")]
-    parameters += [option_for(item) for item in operation.list_parameters("body")]
-    parameters += _switches(operation)
+    options = [_option(item) for place in ("query", "body") for item in operation.list_parameters(place)]
+    taken = {flag for option in options for flag in option.opts}
+    switches = [switch for switch in _switches(operation) if switch.opts[0] not in taken]
 
     def run(**values: Any) -> None:
-        call(click.get_current_context().meta[SESSION_KEY], operation, values)
+        call(session_of(click.get_current_context()), operation, values)
 
     return click.Command(
         operation.command,
-        params=parameters,
+        params=[*arguments, *options, *switches],
         callback=run,
         help=operation.description,
         short_help=operation.summary,
@@ -56,73 +52,106 @@ def build_command(operation: Operation) -> click.Command:
     )
 
 
-def _switches(operation: Operation) -> list[click.Parameter]:
-    switches: list[click.Parameter] = []
+def _metavar(parameter: Parameter, operation: Operation) -> str:
+    name = singular_of(operation.group) if parameter.name == "id" else parameter.name.removesuffix("_id")
+    return name.replace("-", "_").upper()
+
+
+def _option(parameter: Parameter) -> click.Option:
+    if is_secret(parameter):
+        return secret_option(parameter)
+    option = option_for(parameter)
+    group = group_of(parameter)
+    if group is not None:
+        option = click.Option(
+            [*option.opts, option.name or ""],
+            metavar=parameter.name.removesuffix("_id").upper(),
+            help=option.help,
+            shell_complete=complete_names(group),
+        )
+    return option
+
+
+def _switches(operation: Operation) -> list[click.Option]:
+    """Options that are not the API's. Their names in click start with `switch_`, as an API may use any other word."""
+    found: list[click.Option] = []
     if operation.has_body:
-        switches.append(
-            click.Option(["--body"], help="The whole body as JSON, or @FILE, or @- for standard input; options win.")
-        )
+        text = "The whole body as JSON, or @FILE, or @- for standard input; options win."
+        found.append(click.Option(["--body", "switch_body"], metavar="JSON|@FILE", help=text))
     if operation.can_dry_run:
-        switches.append(click.Option(["--dry-run"], is_flag=True, help="Show the plan; change nothing."))
+        found.append(click.Option(["--dry-run", "switch_dry_run"], is_flag=True, help="Show the plan; change nothing."))
     if operation.method != "GET":
-        switches.append(click.Option(["--wait"], is_flag=True, help="Follow the job until it ends."))
-        switches.append(
-            click.Option(
-                ["--wait-timeout"], type=float, default=DEFAULT_WAIT_SECONDS, show_default=True, help="Seconds."
-            )
-        )
-    return switches
+        found.append(click.Option(["--wait", "switch_wait"], is_flag=True, help="Follow the job until it ends."))
+        names = ["--wait-timeout", "switch_wait_timeout"]
+        found.append(click.Option(names, type=float, default=DEFAULT_WAIT_SECONDS, show_default=True, help="Seconds."))
+    if operation.method == "DELETE":
+        found.append(click.Option(["--yes", "-y", "switch_yes"], is_flag=True, help="Do not ask."))
+    if operation.is_paged:
+        text = f"Columns to show, with commas between (default: the {MAX_COLUMNS} that say the most)."
+        found.append(click.Option(["--all", "switch_all"], is_flag=True, help="Every page, not only one."))
+        found.append(click.Option(["--columns", "switch_columns"], metavar="A,B,C", help=text))
+    return found
 
 
 def call(session: Session, operation: Operation, values: dict[str, Any]) -> None:
     """Send the request of one command and show the answer."""
-    path = operation.path
-    for parameter in operation.list_parameters("path"):
-        value = resolve_id(session.client, session.document, _as_id(parameter, operation), values[parameter.name])
-        path = path.replace("{" + parameter.name + "}", quote(str(value), safe=""))
+    is_dry_run = bool(values.get("switch_dry_run"))
     query = _collect(session, operation.list_parameters("query"), values)
-    is_dry_run = bool(values.get("dry_run"))
+    body = _body(session, operation, values) if operation.has_body else None
+    if operation.method == "DELETE" and not is_dry_run and not values.get("switch_yes"):
+        _ask(operation, values)
+    path = _path(session, operation, values)
     if is_dry_run:
         query["dry_run"] = "true"
-    body = _body(session, operation, values) if operation.has_body else None
     answer = session.client.request(operation.method, path, query=query, body=body)
-    if values.get("wait") and not is_dry_run and isinstance(answer, dict) and answer.get("jobs"):
-        job_ids = [job["id"] for job in answer["jobs"]]
-        answer["jobs"] = wait_for_jobs(session.client, job_ids, timeout_seconds=values["wait_timeout"])
-    show(session, answer)
-
-
-def show(session: Session, answer: Any) -> None:
-    """As JSON for programs, else for people."""
-    if session.is_json:
-        print_json(answer)
+    if values.get("switch_all"):
+        answer = _rest_of(session, path, query, answer)
+    if values.get("switch_wait") and not is_dry_run:
+        answer = _wait(session, operation, answer, values["switch_wait_timeout"])
+    if values.get("switch_columns") and not session.is_json:
+        columns = [name.strip().replace("-", "_") for name in values["switch_columns"].split(",")]
+        _require_columns(columns, answer)
+        print_list(open_console(), answer, columns=columns, label=session.labels.label)
     else:
-        print_answer(Console(), answer)
+        session.show(answer, operation.group)
 
 
-def _as_id(parameter: Parameter, operation: Operation) -> Parameter:
-    """A bare {id} means the group's own noun."""
-    if parameter.name != "id":
-        return parameter
-    noun = operation.group.removesuffix("s").replace("-", "_")
-    return Parameter(f"{noun}_id", parameter.place, parameter.schema, parameter.description, parameter.is_required)
+def _path(session: Session, operation: Operation, values: dict[str, Any]) -> str:
+    path = operation.path
+    for parameter in operation.list_parameters("path"):
+        word = values[parameter.key]
+        if word in ("", ".", ".."):  # these would name another endpoint (RFC 3986 section 5.2.4)
+            raise click.BadParameter(f"{word!r} is no name", param_hint=_metavar(parameter, operation))
+        value = resolve_id(session.client, session.document, group_of(parameter, operation), word)
+        path = path.replace("{" + parameter.name + "}", quote(str(value), safe=""))
+    return path
 
 
 def _collect(session: Session, parameters: list[Parameter], values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        item.name: resolve_id(session.client, session.document, item, to_json(item, values[item.name]))
-        for item in parameters
-        if is_given(values.get(item.name))
-    }
+    collected: dict[str, Any] = {}
+    for item in parameters:
+        given = values.get(item.key)
+        if is_secret(item):
+            given = read_secret(item, given)
+        if is_given(given):
+            value = given if is_secret(item) else to_json(item, given)
+            collected[item.name] = resolve_id(session.client, session.document, group_of(item), value)
+    return collected
 
 
 def _body(session: Session, operation: Operation, values: dict[str, Any]) -> dict[str, Any] | None:
+    base = _read_body(values.get("switch_body"))
     parameters = operation.list_parameters("body")
-    body = {**_read_body(values.get("body")), **_collect(session, parameters, values)}
-    missing = [item for item in parameters if item.is_required and item.name not in body]
+    wanted = [item for item in parameters if item.name not in base or is_given(values.get(item.key))]
+    missing = [
+        item for item in wanted if item.is_required and not is_secret(item) and not is_given(values.get(item.key))
+    ]
     if missing:
-        flags = ", ".join("--" + item.name.replace("_", "-") for item in missing)
-        raise click.UsageError(f"Missing {flags}.")
+        raise click.UsageError(f"Missing {', '.join(item.flag for item in missing)}.", click.get_current_context())
+    body = {**base, **_collect(session, wanted, values)}
+    unsaid = [item.flag for item in parameters if item.is_required and item.name not in body]
+    if unsaid:
+        raise click.UsageError(f"Missing {', '.join(unsaid)} (- for standard input, or @FILE).")
     return body if body or operation.body_is_required else None
 
 
@@ -130,11 +159,64 @@ def _read_body(raw: str | None) -> dict[str, Any]:
     if raw is None:
         return {}
     if raw.startswith("@"):
-        raw = sys.stdin.read() if raw == "@-" else Path(raw[1:]).read_text()
+        raw = sys.stdin.read() if raw == "@-" else read_text(raw[1:], "--body")
     try:
         body = json.loads(raw)
     except ValueError as error:
-        raise click.BadParameter(f"--body is not JSON: {error}") from error
+        raise click.BadParameter(f"it is not JSON: {error}", param_hint="'--body'") from error
     if not isinstance(body, dict):
-        raise click.BadParameter("--body must be a JSON object")
+        raise click.BadParameter("it must be a JSON object", param_hint="'--body'")
     return body
+
+
+def _ask(operation: Operation, values: dict[str, Any]) -> None:
+    """A person is asked before something is deleted; a program is not."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return
+    names = " ".join(str(values[item.key]) for item in operation.list_parameters("path"))
+    if not click.confirm(f"{operation.summary or operation.operation_id}: {names}?", err=True):
+        click.echo("Nothing was changed.", err=True)
+        raise click.exceptions.Exit(ExitCode.INTERRUPTED)
+
+
+def _rest_of(session: Session, path: str, query: dict[str, Any], page: dict[str, Any]) -> dict[str, Any]:
+    items = list(page["items"])
+    for _ in range(MAX_LIST_PAGES):
+        if not page.get("next_cursor"):
+            break
+        page = session.client.request("GET", path, query={**query, "cursor": page["next_cursor"]})
+        items += page["items"]
+    return {**page, "items": items}
+
+
+def _wait(session: Session, operation: Operation, answer: Any, timeout_seconds: float) -> Any:
+    """The answer with its jobs as they ended, and the resource as it is now."""
+    if not isinstance(answer, dict) or not answer.get("jobs"):
+        return answer
+    jobs = wait_for_jobs(session.client, [job["id"] for job in answer["jobs"]], Patience(timeout_seconds))
+    resource = answer.get("resource")
+    show = session.document.find(operation.group, "show")
+    if show is not None and isinstance(resource, dict) and isinstance(resource.get("id"), str):
+        resource = _read_again(session, show, resource)
+    return {**answer, "resource": resource, "jobs": jobs}
+
+
+def _read_again(session: Session, show: Operation, resource: dict[str, Any]) -> Any:
+    parameters = show.list_parameters("path")
+    if len(parameters) != 1:
+        return resource
+    path = show.path.replace("{" + parameters[0].name + "}", quote(resource["id"], safe=""))
+    try:
+        return session.client.request("GET", path)
+    except CommandFailedError as error:
+        if error.exit_code is not ExitCode.NOT_FOUND:  # what was deleted is gone now
+            raise
+        return resource
+
+
+def _require_columns(columns: list[str], page: Any) -> None:
+    known = {name for item in page["items"] for name in item}
+    unknown = [name for name in columns if known and name not in known]
+    if unknown:
+        hint = ", ".join(sorted(known))
+        raise click.BadParameter(f"there is no {', '.join(unknown)}; there are {hint}", param_hint="'--columns'")

@@ -24,6 +24,8 @@ class ExitCode(enum.IntEnum):
     """The controller or the node cannot be reached now."""
     WAIT_TIMEOUT = 9
     """--wait ended before the job did; the job goes on."""
+    INTERRUPTED = 130
+    """Ctrl-C, or a question was answered with no. Source: bash(1), 128 + SIGINT."""
 
 
 _BY_STATUS = {
@@ -31,12 +33,16 @@ _BY_STATUS = {
     401: ExitCode.NOT_ALLOWED,
     403: ExitCode.NOT_ALLOWED,
     404: ExitCode.NOT_FOUND,
+    408: ExitCode.UNAVAILABLE,
     409: ExitCode.CONFLICT,
     412: ExitCode.CONFLICT,
     413: ExitCode.INVALID_INPUT,
+    415: ExitCode.INVALID_INPUT,
     422: ExitCode.INVALID_INPUT,
     429: ExitCode.UNAVAILABLE,
+    502: ExitCode.UNAVAILABLE,
     503: ExitCode.UNAVAILABLE,
+    504: ExitCode.UNAVAILABLE,
 }
 
 

@@ -5,18 +5,29 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import CompletionItem
 
-from cli.client import ApiClient
+from cli.completion import SHELLS, render_source
 from cli.errors import CommandFailedError
 from cli.exit_codes import ExitCode
-from cli.profile import Profile, load_profiles
+from cli.profile import load_profiles
+from cli.render import print_json
+from cli.session import chosen_profile, is_json, open_client
 
 LOGIN_PATH = "/api/v1/auth/login"
 LOGOUT_PATH = "/api/v1/auth/logout"
-COMPLETE_VARIABLE = "_WCP360_COMPLETE"
+
+
+def complete_profile(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """The names of the stored profiles."""
+    try:
+        names = sorted(load_profiles().profiles)
+    except CommandFailedError:
+        return []
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
 @click.command()
@@ -26,23 +37,28 @@ COMPLETE_VARIABLE = "_WCP360_COMPLETE"
 def login(ctx: click.Context, controller: str | None, username: str) -> None:
     """Sign in to a controller and remember it in the profile.
 
-    The password is asked for, or read from WCP360_PASSWORD, or from standard input when that is no terminal: it never
-    appears on the command line.
+    CONTROLLER is its address: https://panel.example.com:8360, or just panel.example.com. The password is asked for, or
+    read from WCP360_PASSWORD, or from standard input when that is no terminal: it never appears on the command line.
     """
     options = ctx.find_root().params
     store = load_profiles()
     name = options.get("profile") or store.current
-    profile = store.get(name)
-    profile.controller = (controller or options.get("controller") or profile.controller).rstrip("/")
-    profile.ca_file = str(Path(options["ca_file"]).resolve()) if options.get("ca_file") else profile.ca_file
+    ca_file = str(Path(options["ca_file"]).resolve()) if options.get("ca_file") else None
+    profile = store.get(name, controller=controller or options.get("controller"), ca_file=ca_file)
     profile.token = ""
-    client = ApiClient(profile, is_verbose=bool(options.get("verbose")), transport=ctx.find_root().obj)
+    client = open_client(ctx, profile)
     answer = client.request("POST", LOGIN_PATH, body={"username": username, "password": _read_password()})
     profile.token = answer["token"]
     store.profiles[name] = profile
     store.current = name
     store.save()
-    click.echo(f"Signed in to {profile.controller} as {username} (profile {name}).")
+    if is_json(ctx):
+        shown = {"profile": name, "controller": profile.controller, "expires_at": answer.get("expires_at")}
+        print_json({**shown, "user": answer.get("user")})
+    else:
+        click.echo(f"Signed in to {profile.controller} as {username} (profile {name}).")
+    if (answer.get("user") or {}).get("must_change_password"):
+        click.echo("This password must be changed: `wcp360 auth change-password`.", err=True)
 
 
 def _read_password() -> str:
@@ -59,17 +75,18 @@ def logout(ctx: click.Context) -> None:
     """End the session and forget its token."""
     store = load_profiles()
     name = ctx.find_root().params.get("profile") or store.current
+    store.require_known(ctx.find_root().params.get("profile"))
     profile = store.get(name)
     if profile.token:
         try:
-            ApiClient(profile, transport=ctx.find_root().obj).request("POST", LOGOUT_PATH)
+            open_client(ctx, profile).request("POST", LOGOUT_PATH)
         except CommandFailedError as error:
             if error.exit_code is not ExitCode.NOT_ALLOWED:  # an expired token is as good as ended
                 raise
     if name in store.profiles:
         store.profiles[name].token = ""
         store.save()
-    click.echo("Signed out.")
+    click.echo("Signed out.", err=is_json(ctx))
 
 
 @click.group()
@@ -78,12 +95,26 @@ def profile() -> None:
 
 
 @profile.command("list")
-def list_profiles() -> None:
+@click.pass_context
+def list_profiles(ctx: click.Context) -> None:
     """Show all profiles; the current one is marked."""
     store = load_profiles()
+    if is_json(ctx):
+        print_json({"items": [_view(store.current, name, item) for name, item in sorted(store.profiles.items())]})
+        return
     for name, item in sorted(store.profiles.items()):
         mark = "*" if name == store.current else " "
         click.echo(f"{mark} {name}\t{item.controller}\t{'signed in' if item.token else 'signed out'}")
+
+
+def _view(current: str, name: str, item: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "controller": item.controller,
+        "ca_file": item.ca_file or None,
+        "is_signed_in": bool(item.token),
+        "is_current": name == current,
+    }
 
 
 @profile.command("show")
@@ -92,32 +123,44 @@ def show_profile(ctx: click.Context) -> None:
     """Show which controller and CA are used now (never the token)."""
     store = load_profiles()
     name = ctx.find_root().params.get("profile") or store.current
-    used: Profile = store.get(name)
-    click.echo(f"profile\t{name}\ncontroller\t{used.controller or '-'}\nCA file\t{used.ca_file or '(system)'}")
+    used = chosen_profile(ctx)
+    if is_json(ctx):
+        print_json(_view(store.current, name, used))
+        return
+    signed_in = "yes" if used.token else "no"
+    rows = (("profile", name), ("controller", used.controller or "-"), ("CA file", used.ca_file or "(system)"))
+    for title, text in (*rows, ("signed in", signed_in)):
+        click.echo(f"{title}\t{text}")
 
 
 @profile.command("use")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_profile)
 def use_profile(name: str) -> None:
     """Make a profile the current one."""
     store = load_profiles()
-    if name not in store.profiles:
-        known = ", ".join(sorted(store.profiles)) or "none"
-        raise CommandFailedError(f"there is no profile {name!r} (known: {known})", exit_code=ExitCode.NOT_FOUND)
+    store.require_known(name)
     store.current = name
     store.save()
 
 
+@profile.command("delete")
+@click.argument("name", shell_complete=complete_profile)
+def delete_profile(name: str) -> None:
+    """Forget a profile and its token (`wcp360 logout` also ends the session)."""
+    store = load_profiles()
+    store.require_known(name)
+    del store.profiles[name]
+    if store.current == name:
+        store.current = min(store.profiles, default="default")
+    store.save()
+
+
 @click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
     """Print the completion script: eval "$(wcp360 completion bash)"."""
-    kind = get_completion_class(shell)
-    if kind is None:
-        raise CommandFailedError(f"{shell} is not supported", exit_code=ExitCode.USAGE)
-    root = ctx.find_root()
-    click.echo(kind(root.command, {}, "wcp360", COMPLETE_VARIABLE).source())
+    click.echo(render_source(shell, ctx.find_root().command))
 
 
 COMMANDS: tuple[click.Command, ...] = (login, logout, profile, completion)

@@ -1,146 +1,126 @@
-"""Answers for people: tables, one thing in detail, plans with their diffs. `--json` passes all this by."""
+"""Answers for people: tables and things in detail. `--json` passes all this by."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TextIO
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from cli.columns import choose_columns
 from cli.errors import CommandFailedError
+from cli.render_job import print_job
+from cli.render_plan import print_plan
+from cli.text import format_cell, format_value, render_json, visible
 
-MAX_COLUMNS = 8
-# Columns that tell things apart come first; long ids and technical columns are for --json.
-PREFERRED = ("name", "domain", "username", "label", "state", "status", "role", "client_name", "node_name", "message")
-HIDDEN = ("id", "created_at", "updated_at", "request_id")
-BYTE_STEP = 1024
-KIND_STYLES = {"create": "green", "update": "yellow", "delete": "red", "run": "cyan"}
+PIPE_WIDTH = 100_000
+"""Columns where no terminal sets a limit: a program that reads a table must get whole values."""
+MIN_WIDTH_FOR_IDS = 100
+"""Below this an id may break over two lines, so that the other columns keep some room."""
+MAX_JOB_LINES = 20
+UNBROKEN = ("id", "name", "state")
+
+Labeller = Callable[[str, Any], Any]
+"""Column and value to what people read."""
 
 
-def print_json(value: Any) -> None:
-    """One JSON document on standard output, for programs."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+class PipeConsole(Console):
+    """A console that leaves it to the caller what a closed pipe means."""
+
+    def on_broken_pipe(self) -> None:
+        """Tell the caller; rich itself would end the process as failed."""
+        raise BrokenPipeError
 
 
-def print_answer(console: Console, value: Any) -> None:
+def open_console(file: TextIO | None = None) -> Console:
+    """A console on standard output, as wide as the terminal, or unlimited where there is none. NO_COLOR is honoured."""
+    target = file or sys.stdout
+    return PipeConsole(
+        file=target, width=None if target.isatty() else PIPE_WIDTH, highlight=False, markup=False, emoji=False
+    )
+
+
+def print_json(value: Any, file: TextIO | None = None) -> None:
+    """One JSON document, for programs."""
+    print(render_json(value), file=file or sys.stdout)
+
+
+def _same(_column: str, value: Any) -> Any:
+    return value
+
+
+def print_answer(console: Console, value: Any, *, group: str = "", label: Labeller = _same) -> None:
     """Show any answer of the API in the shape that suits it."""
     if value is None:
         console.print("Done.")
-    elif isinstance(value, dict) and "items" in value:
-        print_list(console, value)
-    elif isinstance(value, dict) and "resource" in value and "jobs" in value:
-        print_detail(console, value["resource"])
-        for job in value["jobs"]:
-            console.print(f"[dim]job[/dim] {job['id']} [dim]{escape(str(job.get('state', '')))}[/dim]")
-    elif isinstance(value, dict) and "nodes" in value and "changes" in value:
-        print_plan(console, value)
-    elif isinstance(value, dict):
-        print_detail(console, value)
+    elif not isinstance(value, dict):
+        console.print(visible(value), soft_wrap=True)
+    elif isinstance(value.get("items"), list):
+        print_list(console, value, columns=choose_columns(value["items"], group), label=label)
+    elif "resource" in value and "jobs" in value:
+        if isinstance(value["resource"], dict):
+            print_detail(console, value["resource"], label=label)
+        _print_jobs(console, value["jobs"])
+    elif "nodes" in value and "changes" in value:
+        print_plan(console, value, label)
+    elif isinstance(value.get("explanation"), dict):
+        print_job(console, value, label)
     else:
-        console.print(escape(str(value)))
+        print_detail(console, value, label=label)
 
 
-def print_list(console: Console, page: Mapping[str, Any]) -> None:
+def print_list(console: Console, page: Mapping[str, Any], *, columns: Sequence[str], label: Labeller = _same) -> None:
     """A table of one page; the last line says how to see more."""
     items = page["items"]
     if not items:
         console.print("Nothing here yet.")
         return
-    columns = choose_columns(items)
     table = Table(box=None, pad_edge=False, header_style="bold")
+    is_wide = console.width >= MIN_WIDTH_FOR_IDS
     for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
+        table.add_column(Text(title_of(column)), overflow="fold", no_wrap=is_wide and column in UNBROKEN)
     for item in items:
-        table.add_row(*(Text(format_value(column, item.get(column))) for column in columns))
+        table.add_row(*(Text(format_cell(name, label(name, item.get(name)))) for name in columns))
     console.print(table)
     if page.get("next_cursor"):
-        console.print(f"[dim]More: --cursor {page['next_cursor']}[/dim]")
+        console.print(f"More: --cursor {visible(page['next_cursor'])} (or --all)", style="dim", soft_wrap=True)
 
 
-def choose_columns(items: Sequence[Mapping[str, Any]]) -> list[str]:
-    """At most MAX_COLUMNS columns that hold plain values in at least one row; the preferred ones first."""
-    names: dict[str, None] = {}
-    for item in items:
-        for name, value in item.items():
-            if name not in HIDDEN and value not in (None, "", [], {}) and not isinstance(value, dict):
-                names.setdefault(name)
-    plain = [name for name in names if not name.endswith("_id")]
-    ordered = [name for name in PREFERRED if name in plain] + [name for name in plain if name not in PREFERRED]
-    return ordered[:MAX_COLUMNS] or ["id"]
+def title_of(column: str) -> str:
+    """node_id is headed `node`."""
+    return visible(column.removesuffix("_id").replace("_", " "))
 
 
-def print_detail(console: Console, item: Mapping[str, Any]) -> None:
-    """Field and value, one a line; nested things as indented JSON."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
+def print_detail(console: Console, item: Mapping[str, Any], *, label: Labeller = _same, indent: int = 0) -> None:
+    """Field and value, one a line, never cut or broken, so that a long value can be copied as a whole."""
+    width = max((len(name) for name in item), default=0)
     for name, value in item.items():
-        table.add_row(name.replace("_", " "), Text(format_value(name, value)))
-    console.print(table)
+        title = " " * indent + visible(name.replace("_", " ")).ljust(width)
+        if isinstance(value, dict) and value:
+            console.print(Text(title.rstrip(), style="dim"))
+            print_detail(console, value, label=label, indent=indent + 2)
+            continue
+        text = format_value(name, value)
+        name_there = label(name, value)
+        if isinstance(value, str) and name_there != value:
+            text = f"{visible(name_there)} ({text})"
+        text = text.replace("\n", "\n" + " " * (indent + width + 2))
+        console.print(Text.assemble((title, "dim"), "  ", text), soft_wrap=True)
 
 
-def print_plan(console: Console, plan: Mapping[str, Any]) -> None:
-    """What would happen: rows, then node by node each action with its reason and diff, reloads and risks."""
-    console.print("[bold]Plan[/bold] (nothing was changed)")
-    for change in plan["changes"]:
-        console.print(f"  {escape(change['action'])} [dim]{escape(str(change.get('target_name', '')))}[/dim]")
-    for node in plan["nodes"]:
-        console.print(f"\n[bold]{escape(str(node.get('node_name') or node.get('node')))}[/bold]")
-        for action in node.get("changes", []):
-            _print_action(console, action)
-        if not node.get("changes"):
-            console.print("  nothing to do")
-        _print_words(console, "reloads", node.get("reloads"))
-        _print_words(console, "risks", node.get("risks"))
-        if node.get("error"):
-            console.print(f"  [red]{escape(node['error']['message'])}[/red]")
-
-
-def _print_action(console: Console, action: Mapping[str, Any]) -> None:
-    style = KIND_STYLES.get(action["kind"], "default")
-    mark = " [red](cannot be undone)[/red]" if action.get("is_irreversible") else ""
-    head = f"{escape(action['action'])} {escape(action['target'])}"
-    console.print(f"  [{style}]{action['kind']:<6}[/{style}] {head}{mark}  [dim]{escape(action['reason'])}[/dim]")
-    for line in action.get("diff", "").splitlines():
-        color = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "dim")
-        console.print(f"         [{color}]{escape(line)}[/{color}]")
-
-
-def _print_words(console: Console, title: str, words: Sequence[str] | None) -> None:
-    if words:
-        console.print(f"  [bold]{title}[/bold] {escape(', '.join(words))}")
-
-
-def format_value(name: str, value: Any) -> str:
-    """A value as people read it: sizes with their unit, times to the second, lists with commas."""
-    if isinstance(value, (dict, list)):
-        is_plain = isinstance(value, list) and all(not isinstance(item, (dict, list)) for item in value)
-        return ", ".join(map(str, value)) or "-" if is_plain else json.dumps(value, indent=2, ensure_ascii=False)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int) and name.endswith("_bytes"):
-        return format_bytes(value)
-    if isinstance(value, str) and name.endswith("_at"):
-        return value[:19].replace("T", " ")
-    return "-" if value is None else str(value)
-
-
-def format_bytes(count: int) -> str:
-    """1536 is 1.5 KiB."""
-    size = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if size < BYTE_STEP or unit == "TiB":
-            return f"{size:.0f} {unit}" if size == int(size) else f"{size:.1f} {unit}"
-        size /= BYTE_STEP
-    raise AssertionError("unreachable")
+def _print_jobs(console: Console, jobs: Sequence[Mapping[str, Any]]) -> None:
+    for job in jobs[:MAX_JOB_LINES]:
+        words = (("job ", "dim"), visible(job.get("id")), (f" {visible(job.get('state', ''))}", "dim"))
+        console.print(Text.assemble(*words), soft_wrap=True)
+    if len(jobs) > MAX_JOB_LINES:
+        console.print(f"and {len(jobs) - MAX_JOB_LINES} jobs more: `wcp360 jobs list`", style="dim")
 
 
 def print_failure(console: Console, error: CommandFailedError) -> None:
     """One line what, one line what next."""
-    console.print(f"[red]Error:[/red] {escape(error.message)}")
+    console.print(Text.assemble(("Error:", "red"), f" {visible(error.message)}"), soft_wrap=True)
     if error.hint:
-        console.print(f"[dim]{escape(error.hint)}[/dim]")
+        console.print(Text(visible(error.hint), style="dim"), soft_wrap=True)

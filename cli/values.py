@@ -8,77 +8,53 @@ from typing import Any
 import click
 
 from cli.document import Parameter
+from cli.sizes import EXAMPLES, parse_size
 
 NULL_WORD = "none"
+_METAVARS = {"integer": "INTEGER", "number": "NUMBER", "object": "KEY=VALUE", "mixed": "JSON|TEXT"}
 
 
-class JsonType(click.ParamType[Any]):
-    """Anything JSON; for the rare field that is an object."""
-
-    name = "json"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            return json.loads(value)
-        except ValueError:
-            self.fail(f"{value!r} is not JSON", param, ctx)
-
-
-def click_type(schema: dict[str, Any]) -> click.ParamType[Any]:
-    """The click type of one schema; the server judges ranges and patterns, so that there is one set of rules."""
-    if "enum" in schema:
-        return click.Choice([str(item) for item in schema["enum"] if item is not None])
-    kind = _type_name(schema)
-    if schema.get("x-nullable") and kind in ("integer", "number"):
-        return click.STRING  # the word none must pass; `to_json` converts the rest
-    if kind == "integer":
-        return click.INT
-    if kind == "number":
-        return click.FLOAT
-    if kind == "object":
-        return JsonType()
-    return click.STRING
+def kind_of(schema: dict[str, Any]) -> str:
+    """boolean, integer, number, array, object, mixed or string."""
+    if schema.get("x-mixed"):
+        return "mixed"
+    kind = str(schema.get("type", "object" if "properties" in schema else "string"))
+    return kind if kind in ("boolean", "integer", "number", "array", "object") else "string"
 
 
 def option_for(parameter: Parameter) -> click.Option:
-    """The option of one query or body parameter."""
-    flag = "--" + parameter.name.replace("_", "-")
+    """The option of one query or body parameter; the server judges ranges and patterns: one set of rules."""
     schema = parameter.schema
-    help_text = _help(parameter)
-    if _type_name(schema) == "boolean":
-        return click.Option([f"{flag}/--no-{flag.removeprefix('--')}", parameter.name], default=None, help=help_text)
-    if _type_name(schema) == "array":
-        items = schema.get("items", {})
-        return click.Option(
-            [flag, parameter.name],
-            multiple=True,
-            type=click_type(items if "$ref" not in items else {}),
-            required=parameter.is_required,
-            help=f"{help_text} (repeat for more)".strip(),
-        )
-    return click.Option([flag, parameter.name], type=click_type(schema), required=False, help=help_text)
+    kind = kind_of(schema)
+    names = [parameter.flag, parameter.key]
+    if kind == "boolean":
+        flags = f"{parameter.flag}/--no-{parameter.flag.removeprefix('--')}"
+        return click.Option([flags, parameter.key], default=None, help=_help(parameter))
+    if kind not in ("array", "object"):
+        return click.Option(names, type=_word_type(schema), metavar=_metavar(parameter), help=_help(parameter))
+    item = schema.get("items", {}) if kind == "array" else {}
+    return click.Option(
+        names,
+        multiple=True,
+        type=_word_type(item, can_be_null=bool(schema.get("x-nullable"))),
+        metavar=None if "enum" in item else _METAVARS.get(kind if kind == "object" else kind_of(item), "TEXT"),
+        help=f"{_help(parameter)} (repeat for more)".strip(),
+    )
 
 
 def to_json(parameter: Parameter, value: Any) -> Any:
-    """The JSON value of what click parsed.
+    """The JSON value of what click parsed: a string, a tuple of strings or a boolean.
 
     Raises:
-        click.BadParameter: A number was needed.
+        click.BadParameter: The words do not fit the type; the message names the option.
     """
     schema = parameter.schema
-    if isinstance(value, tuple):
-        return [] if value == (NULL_WORD,) else list(value)
-    if schema.get("x-nullable") and value == NULL_WORD:
-        return None
-    kind = _type_name(schema)
-    if isinstance(value, str) and kind in ("integer", "number"):
-        try:
-            return int(value) if kind == "integer" else float(value)
-        except ValueError as error:
-            raise click.BadParameter(f"{value!r} is neither a number nor `{NULL_WORD}`") from error
-    return value
+    try:
+        if isinstance(value, tuple):
+            return _many(schema, value)
+        return _one(schema, value, parameter.name) if isinstance(value, str) else value
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=f"'{parameter.flag}'") from error
 
 
 def is_given(value: Any) -> bool:
@@ -86,15 +62,96 @@ def is_given(value: Any) -> bool:
     return value is not None and value != ()
 
 
-def _type_name(schema: dict[str, Any]) -> str:
-    kind = schema.get("type", "string")
-    if isinstance(kind, list):
-        return next((item for item in kind if item != "null"), "string")
-    return str(kind)
+def _word_type(schema: dict[str, Any], *, can_be_null: bool = False) -> click.ParamType[Any]:
+    if "enum" not in schema:
+        return click.STRING
+    words = [_word(item) for item in schema["enum"]]
+    if (can_be_null or schema.get("x-nullable")) and NULL_WORD not in words:
+        words.append(NULL_WORD)
+    return click.Choice(words)
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _one(schema: dict[str, Any], word: str, name: str = "") -> Any:
+    if "enum" in schema:
+        by_word = {_word(item): item for item in schema["enum"]}
+        if word in by_word:
+            return by_word[word]
+    if schema.get("x-nullable") and word == NULL_WORD:
+        return None
+    kind = kind_of(schema)
+    if kind == "integer" and name.endswith("_bytes"):
+        return parse_size(word)
+    if kind in ("integer", "number"):
+        return _number(word, kind, is_nullable=bool(schema.get("x-nullable")))
+    if kind in ("object", "array"):
+        return _json(word)
+    return _json_or_text(word) if kind == "mixed" else word
+
+
+def _number(word: str, kind: str, *, is_nullable: bool) -> int | float:
+    try:
+        return int(word) if kind == "integer" else float(word)
+    except ValueError:
+        wanted = "a whole number" if kind == "integer" else "a number"
+        raise ValueError(f"{word!r} is not {wanted}" + (f" (or `{NULL_WORD}`)" if is_nullable else "")) from None
+
+
+def _many(schema: dict[str, Any], words: tuple[str, ...]) -> Any:
+    is_object = kind_of(schema) == "object"
+    item = schema.get("items", {})
+    if words == (NULL_WORD,) and NULL_WORD not in item.get("enum", ()):
+        empty: Any = {} if is_object else []
+        return None if schema.get("x-nullable") else empty
+    if not is_object:
+        return [_one(item, word) for word in words]
+    merged: dict[str, Any] = {}
+    for word in words:
+        merged.update(_pairs(schema, word))
+    return merged
+
+
+def _pairs(schema: dict[str, Any], word: str) -> dict[str, Any]:
+    if word.lstrip().startswith("{"):
+        value = _json(word)
+        if isinstance(value, dict):
+            return value
+    key, equals, text = word.partition("=")
+    if not key or not equals:
+        raise ValueError(f"{word!r} is neither KEY=VALUE nor a JSON object")
+    others = schema.get("additionalProperties")
+    is_text = isinstance(others, dict) and others.get("type") == "string"
+    return {key: text if is_text else _json_or_text(text)}
+
+
+def _json(word: str) -> Any:
+    try:
+        return json.loads(word)
+    except ValueError:
+        raise ValueError(f"{word!r} is not JSON") from None
+
+
+def _json_or_text(word: str) -> Any:
+    try:
+        return json.loads(word)
+    except ValueError:
+        return word
+
+
+def _metavar(parameter: Parameter) -> str | None:
+    if "enum" in parameter.schema:
+        return None
+    kind = kind_of(parameter.schema)
+    return "SIZE" if kind == "integer" and parameter.name.endswith("_bytes") else _METAVARS.get(kind, "TEXT")
 
 
 def _help(parameter: Parameter) -> str:
     text = parameter.description.strip().split("\n\n", maxsplit=1)[0].replace("\n", " ")
+    if _metavar(parameter) == "SIZE":
+        text = f"{text} For example {EXAMPLES}.".strip()
     if parameter.is_required:
         text = f"{text} [required]".strip()
     if parameter.schema.get("x-nullable"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -13,9 +14,13 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from cli.errors import CommandFailedError
 from cli.exit_codes import ExitCode
 from cli.names import Requester
+from cli.text import visible
 
 JOB_PATH = "/api/v1/jobs/{}"
-POLL_SECONDS = 0.25
+FIRST_POLL_SECONDS = 0.25
+LAST_POLL_SECONDS = 2.0
+"""A long wait asks less often: hundreds of jobs of one package must not become a load of their own."""
+POLL_GROWTH = 1.3
 SUCCESS_STATES = frozenset({"succeeded", "superseded"})
 FINAL_STATES = SUCCESS_STATES | {
     "failed",
@@ -28,41 +33,62 @@ FINAL_STATES = SUCCESS_STATES | {
 }
 
 
-def wait_for_jobs(
-    client: Requester,
-    job_ids: Sequence[str],
-    *,
-    timeout_seconds: float,
-    sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
-) -> list[dict[str, Any]]:
-    """Return the jobs as they ended.
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait, and how time passes (tests bring their own)."""
+
+    timeout_seconds: float
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+
+
+def wait_for_jobs(client: Requester, job_ids: Sequence[str], patience: Patience) -> list[dict[str, Any]]:
+    """Return the jobs as they ended. A controller that cannot be reached for a while does not end the wait.
 
     Raises:
         CommandFailedError: WAIT_TIMEOUT when they did not end in time, JOB_FAILED when one did not succeed.
     """
-    console = Console(stderr=True)
-    deadline = clock() + timeout_seconds
-    with _progress(console) as progress:
+    deadline = patience.clock() + patience.timeout_seconds
+    pause = FIRST_POLL_SECONDS
+    ended: dict[str, dict[str, Any]] = {}
+    with _progress(Console(stderr=True)) as progress:
         rows = {job_id: progress.add_task("waiting", total=None) for job_id in job_ids}
-        jobs: dict[str, dict[str, Any]] = {}
-        while len(jobs) < len(rows):
-            for job_id in [item for item in rows if item not in jobs]:
-                job = client.request("GET", JOB_PATH.format(job_id))
-                _show(progress, rows[job_id], job)
-                if job["state"] in FINAL_STATES:
-                    jobs[job_id] = job
-            if len(jobs) < len(rows):
-                if clock() > deadline:
-                    raise CommandFailedError(
-                        f"the job has not ended after {timeout_seconds:.0f} s; it goes on",
-                        exit_code=ExitCode.WAIT_TIMEOUT,
-                        hint=f"`wcp360 jobs show {job_ids[0]}` tells how it ended.",
-                    )
-                sleep(POLL_SECONDS)
-    ended = [jobs[job_id] for job_id in job_ids]
-    _require_success(ended)
-    return ended
+        while True:
+            for job_id in [item for item in rows if item not in ended]:
+                job = _look(client, job_id, progress, rows[job_id])
+                if job is not None and job.get("is_final", job["state"] in FINAL_STATES):
+                    ended[job_id] = job
+            if len(ended) == len(rows):
+                break
+            left = deadline - patience.clock()
+            if left <= 0:
+                raise _timed_out(next(item for item in job_ids if item not in ended), patience.timeout_seconds)
+            patience.sleep(min(pause, left))
+            pause = min(pause * POLL_GROWTH, LAST_POLL_SECONDS)
+    jobs = [ended[job_id] for job_id in job_ids]
+    _require_success(jobs)
+    return jobs
+
+
+def _look(client: Requester, job_id: str, progress: Progress, row: TaskID) -> dict[str, Any] | None:
+    try:
+        job: dict[str, Any] = client.request("GET", JOB_PATH.format(job_id))
+    except CommandFailedError as error:
+        if error.exit_code is not ExitCode.UNAVAILABLE:
+            raise
+        progress.update(row, description=f"waiting for the controller: {visible(error.message)}")
+        return None
+    _show(progress, row, job)
+    return job
+
+
+def _timed_out(job_id: str, timeout_seconds: float) -> CommandFailedError:
+    return CommandFailedError(
+        f"the job has not ended after {timeout_seconds:g} s; it goes on",
+        exit_code=ExitCode.WAIT_TIMEOUT,
+        hint=f"`wcp360 jobs show {job_id}` tells how it ended.",
+        problem={"code": "wait_timeout", "detail": "the job has not ended in time; it goes on", "job_id": job_id},
+    )
 
 
 def _require_success(jobs: list[dict[str, Any]]) -> None:
@@ -70,19 +96,19 @@ def _require_success(jobs: list[dict[str, Any]]) -> None:
         if job["state"] not in SUCCESS_STATES:
             error = job.get("error") or {}
             raise CommandFailedError(
-                f"{job.get('label') or 'the job'} {job['state']}: {error.get('message', 'no reason was given')}",
+                f"{job.get('label') or 'the job'} {job['state']}: {error.get('message') or 'no reason was given'}",
                 exit_code=ExitCode.JOB_FAILED,
                 hint=error.get("hint") or f"`wcp360 jobs show {job['id']}` explains it step by step.",
-                problem={"code": error.get("code", job["state"]), "detail": error.get("message"), "job": job},
+                problem={"code": error.get("code") or job["state"], "detail": error.get("message"), "job": job},
             )
 
 
 def _progress(console: Console) -> Progress:
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        TextColumn("{task.completed:.0f}/{task.total}"),
+        TextColumn("{task.completed:.0f}/{task.total}", markup=False),
         TimeElapsedColumn(),
     )
     return Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty())
@@ -91,4 +117,4 @@ def _progress(console: Console) -> Progress:
 def _show(progress: Progress, row: TaskID, job: dict[str, Any]) -> None:
     step = job.get("progress") or {}
     words = " · ".join(part for part in (job.get("label", ""), job["state"], step.get("message", "")) if part)
-    progress.update(row, description=words, total=step.get("total") or None, completed=step.get("done") or 0)
+    progress.update(row, description=visible(words), total=step.get("total") or None, completed=step.get("done") or 0)

@@ -1,0 +1,59 @@
+"""Which columns a table shows. Pure.
+
+A hint only: a noun that is not named here, or whose fields change, still gets a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cli.names import name_of
+
+MAX_COLUMNS = 8
+# What an operator looks for first, by the noun of the command.
+WANTED: Mapping[str, tuple[str, ...]] = {
+    "accounts": (
+        "name", "state", "client_id", "package_id", "node_id", "observed_status", "is_converged", "observed_message",
+    ),
+    "audit": ("at", "actor_name", "action", "target_name", "target"),
+    "clients": ("name", "email", "accounts", "created_at"),
+    "domains": ("name", "account_id", "is_automatic", "created_at"),
+    "drift": ("id", "node_id", "subject", "key", "summary", "is_repaired", "found_at"),
+    "enrolment-tokens": ("name", "state", "approval", "roles", "allowed_networks", "failures", "expires_at", "used_at"),
+    "jobs": ("id", "state", "label", "node_id", "attempts", "error", "created_at"),
+    "nodes": ("name", "state", "is_connected", "roles", "is_cordoned", "observed_status", "last_seen_at"),
+    "packages": ("name", "cpu_percent", "memory_bytes", "processes_max", "disk_bytes", "sites_max", "accounts"),
+    "sites": ("domain", "account_id", "state", "php_version", "aliases", "document_root", "parked_message"),
+    "tokens": ("name", "scopes", "created_at", "expires_at", "last_used_at"),
+}  # fmt: skip
+# Without a hint: what tells things apart comes first; technical fields are for --json and `show`.
+PREFERRED = ("name", "domain", "username", "label", "state", "status", "role", "message")
+HIDDEN = ("id", "created_at", "updated_at", "deleted_at", "request_id", "next_cursor")
+
+
+def choose_columns(items: Sequence[Mapping[str, Any]], group: str = "") -> list[str]:
+    """Fields that hold something in at least one row; the id too where the row has no name to use in its place."""
+    filled = [name for name in _field_names(items) if any(not _is_empty(item.get(name)) for item in items)]
+    columns = [name for name in WANTED.get(group, ()) if name in filled]
+    if len(columns) < 2:
+        plain = [name for name in filled if name not in HIDDEN and _is_plain(items, name)]
+        columns = [name for name in PREFERRED if name in plain] + [name for name in plain if name not in PREFERRED]
+    if "id" in filled and "id" not in columns and not all(name_of(item) for item in items):
+        columns.insert(0, "id")
+    return columns[:MAX_COLUMNS] or filled[:MAX_COLUMNS]
+
+
+def _field_names(items: Sequence[Mapping[str, Any]]) -> list[str]:
+    names: dict[str, None] = {}
+    for item in items:
+        names.update(dict.fromkeys(item))
+    return list(names)
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value in ("", [], {})
+
+
+def _is_plain(items: Sequence[Mapping[str, Any]], name: str) -> bool:
+    return not any(isinstance(item.get(name), dict) for item in items)

@@ -1,0 +1,93 @@
+"""A job with its explanation, as one would tell it: what, for whom, how it went, how to take it back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from cli.render_plan import print_diff
+from cli.text import format_value, visible
+
+STATE_STYLES = {"succeeded": "green", "superseded": "green", "discarded": "dim", "cancelled": "dim"}
+BAD_STATES = ("failed", "refused", "expired", "indeterminate", "stuck")
+SECTIONS = (
+    ("files", "Files"),
+    ("commands", "Commands"),
+    ("reloads", "Reloads"),
+    ("risks", "Risks"),
+    ("undo", "To take it back"),
+    ("irreversible", "Nothing can take back"),
+)
+
+
+def print_job(console: Console, job: Mapping[str, Any], label: Callable[[str, Any], Any]) -> None:
+    """Show a job that carries its explanation."""
+    told = job["explanation"]
+    state = visible(job.get("state"))
+    style = "red" if state in BAD_STATES else STATE_STYLES.get(state, "yellow")
+    console.print(Text.assemble((visible(job.get("label") or job.get("action")), "bold"), "  ", (state, style)))
+    for title, text in (
+        ("job", job.get("id")),
+        ("node", label("node_id", job.get("node_id"))),
+        ("about", job.get("resource_key")),
+        ("asked by", told.get("asked_by")),
+        ("request", told.get("request_id")),
+        ("attempts", job.get("attempts")),
+    ):
+        if text:
+            console.print(Text.assemble((f"  {title:<9}", "dim"), visible(text)), soft_wrap=True)
+    if told.get("rule"):
+        console.print(Text(f"  {visible(told['rule'])}"), soft_wrap=True)
+    _print_error(console, job, told)
+    _print_timeline(console, told.get("timeline", []))
+    _print_resources(console, told.get("resources", []))
+    for key, title in SECTIONS:
+        _print_section(console, title, told.get(key))
+    for change in told.get("changes", []):
+        if change.get("diff"):
+            console.print(Text(f"\nDiff of {visible(change.get('target'))}", style="bold"), soft_wrap=True)
+            print_diff(console, change["diff"])
+    if told.get("next_step"):
+        console.print(Text.assemble(("\nNext: ", "bold"), visible(told["next_step"])), soft_wrap=True)
+
+
+def _print_error(console: Console, job: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+    error = job.get("error")
+    if error:
+        code = f" [{visible(error.get('code'))}]"
+        console.print(Text.assemble("\n", (visible(error.get("message")), "red"), (code, "dim")), soft_wrap=True)
+        if error.get("hint"):
+            console.print(Text(visible(error["hint"]), style="dim"), soft_wrap=True)
+    if told.get("is_rolled_back"):
+        console.print("Everything it had done on the node was undone.")
+
+
+def _print_timeline(console: Console, steps: Sequence[Mapping[str, Any]]) -> None:
+    if steps:
+        console.print(Text("\nTimeline", style="bold"))
+    for step in steps:
+        when = format_value("step_at", step.get("at"))
+        note = (f"  {visible(step.get('note') or '')}", "dim")
+        console.print(Text.assemble((f"  {when}  ", "dim"), visible(step.get("to_state")), note), soft_wrap=True)
+
+
+def _print_resources(console: Console, resources: Sequence[Mapping[str, Any]]) -> None:
+    if resources:
+        console.print(Text("\nResources", style="bold"))
+    for item in resources:
+        outcome = visible(item.get("outcome"))
+        style = "red" if outcome == "parked" else ""
+        words = item.get("error_message") or item.get("note") or ""
+        text = Text.assemble(f"  {visible(item.get('key'))}  ", (outcome, style), (f"  {visible(words)}", "dim"))
+        console.print(text, soft_wrap=True)
+
+
+def _print_section(console: Console, title: str, lines: Sequence[str] | None) -> None:
+    if not lines:
+        return
+    console.print(Text(f"\n{title}", style="bold"))
+    for line in lines:
+        console.print(Text(f"  {visible(line)}"), soft_wrap=True)

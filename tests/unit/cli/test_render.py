@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from cli.columns import MAX_COLUMNS, choose_columns
+from cli.errors import CommandFailedError
+from cli.exit_codes import ExitCode
+from cli.render import MAX_JOB_LINES, PipeConsole, open_console, print_answer, print_failure
+from cli.text import format_bytes, format_cell, format_value, render_json, visible
+from tests.unit.cli.fake_api import plan_of
+
+LONG_ID = "0190f3c2-7b6e-7c3a-9d54-3f6f2a1b0c9d"
+WIDE_ROW = {"id": LONG_ID, "label": "x" * 150, "state": "failed", "message": "y" * 150}
+
+
+class FakeTerminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(value: Any, group: str = "") -> str:
+    """What a pipe gets."""
+    file = io.StringIO()
+    print_answer(open_console(file), value, group=group)
+    return file.getvalue()
+
+
+def shown_on_terminal(value: Any, width: int) -> str:
+    file = io.StringIO()
+    print_answer(Console(file=file, width=width, markup=False, highlight=False), value)
+    return file.getvalue()
+
+
+def test_list_when_piped_cuts_nothing() -> None:
+    lines = shown({"items": [WIDE_ROW], "next_cursor": None}).splitlines()
+
+    assert len(lines) == 2  # a heading and one line for each row, so that grep and awk work
+    assert all(value in lines[1] for value in WIDE_ROW.values())
+
+
+def test_list_when_terminal_is_narrow_folds_and_loses_nothing() -> None:
+    text = shown_on_terminal({"items": [WIDE_ROW], "next_cursor": None}, 80)
+
+    assert text.count("x") == text.count("y") == 150
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_list_when_terminal_is_wide_enough_keeps_ids_in_one_piece() -> None:
+    assert LONG_ID in shown_on_terminal({"items": [WIDE_ROW], "next_cursor": None}, 120)
+
+
+def test_list_when_values_hold_markup_shows_it_as_it_is() -> None:
+    assert "[red]bold[/red] :smile:" in shown({"items": [{"name": "[red]bold[/red] :smile:"}], "next_cursor": None})
+
+
+def test_list_when_cursor_holds_markup_shows_it_as_it_is() -> None:
+    assert "--cursor [bold]x[/bold] (or --all)" in shown({"items": [{"name": "a"}], "next_cursor": "[bold]x[/bold]"})
+
+
+def test_list_when_empty_says_so() -> None:
+    assert shown({"items": [], "next_cursor": None}) == "Nothing here yet.\n"
+
+
+@pytest.mark.parametrize("shape", ["list", "detail", "resource", "text", "failure"])
+def test_answer_when_values_hold_escape_sequences_shows_them_harmless(shape: str) -> None:
+    evil = "a\x1b[2J\x9b2J\r\u202eb"
+    answers: dict[str, Any] = {
+        "list": {"items": [{"name": evil}], "next_cursor": evil},
+        "detail": {"name": evil, "nested": {evil: [{"x": evil}]}},
+        "resource": {"resource": {"name": evil}, "jobs": [{"id": evil, "state": evil}]},
+        "text": evil,
+    }
+    file = io.StringIO()
+    if shape == "failure":
+        print_failure(open_console(file), CommandFailedError(evil, exit_code=ExitCode.BUG, hint=evil))
+    else:
+        print_answer(open_console(file), answers[shape])
+
+    assert not set(file.getvalue()) & {"\x1b", "\x9b", "\r", "\u202e"}
+    assert "\\x1b[2J" in file.getvalue() or "\\u001b[2J" in file.getvalue()
+
+
+def test_detail_when_value_is_long_can_be_copied_as_a_whole() -> None:
+    command = "curl -fsSL https://controller.example.com:8360/install.sh | sh -s -- --token " + "t" * 100
+
+    assert command in shown_on_terminal({"name": "x", "command": command}, 80)
+
+
+def test_detail_when_reference_has_a_name_shows_both() -> None:
+    file = io.StringIO()
+    print_answer(open_console(file), {"node_id": LONG_ID}, label=lambda column, value: "n1")
+
+    assert file.getvalue() == f"node id  n1 ({LONG_ID})\n"
+
+
+def test_answer_when_nothing_came_back_says_done() -> None:
+    assert shown(None) == "Done.\n"
+
+
+def test_answer_when_many_jobs_follow_shows_some_and_the_number() -> None:
+    jobs = [{"id": f"job-{number}", "state": "requested"} for number in range(MAX_JOB_LINES + 5)]
+
+    text = shown({"resource": None, "jobs": jobs})
+
+    assert text.count("requested") == MAX_JOB_LINES
+    assert "and 5 jobs more" in text
+
+
+def test_plan_when_shown_has_rows_actions_diff_reloads_and_risks() -> None:
+    text = shown(plan_of("packages", {"name": "[x]"}))
+
+    assert "(nothing was changed)" in text
+    assert "packages.update [x]" in text
+    assert "memory bytes: 1 KiB -> 2 KiB" in text
+    assert "create write_file /etc/nginx/wcp360/sites/alice.conf (cannot be undone)  it is missing" in text
+    assert "+server {\n         -old" in text
+    assert "reloads nginx.service" in text
+    assert "risks none" in text
+
+
+def test_plan_when_node_is_offline_tells_its_error() -> None:
+    error = {"code": "agent_offline", "message": "n1 is not connected", "hint": "Start it."}
+
+    text = shown({"changes": [], "nodes": [{"node": "n1", "subject": "account/a", "changes": [], "error": error}]})
+
+    assert "n1 is not connected Start it." in text
+    assert "nothing to do" not in text
+
+
+def test_plan_when_no_node_is_touched_says_so() -> None:
+    assert "No node has anything to do." in shown({"changes": [], "nodes": []})
+
+
+JOB = {
+    "id": LONG_ID,
+    "label": "Account alice",
+    "state": "failed",
+    "node_id": "n1",
+    "resource_key": "account/alice",
+    "attempts": 2,
+    "error": {"code": "config_test_failed", "message": "nginx: [emerg] bad", "hint": "Put it right."},
+    "explanation": {
+        "asked_by": "user/1",
+        "request_id": "r-1",
+        "rule": "The node must hold everything.",
+        "timeline": [{"at": "2026-11-23T04:00:00.5Z", "from_state": None, "to_state": "requested", "note": "asked"}],
+        "files": ["/etc/nginx/a.conf"],
+        "commands": ["reload nginx"],
+        "reloads": [],
+        "undo": ["remove the file"],
+        "irreversible": ["drop it"],
+        "is_rolled_back": True,
+        "changes": [{"target": "/etc/nginx/a.conf", "diff": "+new line"}],
+        "resources": [{"key": "site/a", "outcome": "parked", "note": "", "error_message": "refused"}],
+        "risks": [],
+        "next_step": "Read the error.",
+    },
+}
+
+
+def test_job_when_it_has_an_explanation_tells_the_whole_story() -> None:
+    text = shown(JOB)
+
+    order = [
+        "Account alice  failed", "The node must hold everything.", "nginx: [emerg] bad [config_test_failed]",
+        "Put it right.", "was undone", "2026-11-23 04:00:00Z  requested  asked", "site/a  parked  refused",
+        "Files\n  /etc/nginx/a.conf", "Commands\n  reload nginx", "To take it back\n  remove the file",
+        "Nothing can take back\n  drop it", "+new line", "Next: Read the error.",
+    ]  # fmt: skip
+    places = [text.find(part) for part in order]
+    assert -1 not in places, order[places.index(-1)]
+    assert places == sorted(places)
+    assert "Reloads" not in text  # there were none
+
+
+@pytest.mark.parametrize("is_colourless", [True, False])
+def test_console_when_no_color_is_set_prints_no_colour(monkeypatch: pytest.MonkeyPatch, is_colourless: bool) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", "1") if is_colourless else monkeypatch.delenv("NO_COLOR", raising=False)
+    file = FakeTerminal()
+
+    print_failure(open_console(file), CommandFailedError("no", exit_code=ExitCode.BUG))
+
+    assert ("\x1b[31m" in file.getvalue()) is not is_colourless
+
+
+def test_console_when_pipe_is_closed_tells_the_caller() -> None:
+    class ClosedPipe(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        PipeConsole(file=ClosedPipe()).print("x")
+
+
+@pytest.mark.parametrize(
+    ("group", "row", "expected"),
+    [
+        ("", {"id": "1", "name": "a", "created_at": "x"}, ["name"]),
+        ("", {"id": "1", "label": "a"}, ["id", "label"]),
+        ("", {"id": "1", "extra": "e", "state": "s", "name": "n"}, ["name", "state", "extra"]),
+        ("", {"id": "1", "name": "n", "nested": {"a": 1}, "empty": ""}, ["name"]),
+        ("jobs", {"state": "s", "id": "1", "label": "a", "resource_key": "k"}, ["id", "state", "label"]),
+        ("jobs", {"everything": "is", "different": "now"}, ["everything", "different"]),
+        ("", {"id": "1"}, ["id"]),
+    ],
+)
+def test_choose_columns_when_rows_differ_shows_what_tells_them_apart(
+    group: str, row: dict[str, Any], expected: list[str]
+) -> None:
+    assert choose_columns([row], group) == expected
+
+
+def test_choose_columns_when_there_are_many_shows_the_first() -> None:
+    assert len(choose_columns([{f"field_{number}": number for number in range(20)}])) == MAX_COLUMNS
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("memory_bytes", 536870912, "512 MiB"),
+        ("memory_bytes", None, "-"),
+        ("uid", 20001, "20001"),
+        ("is_default", True, "yes"),
+        ("is_default", False, "no"),
+        ("created_at", "2026-11-23T03:50:24.123456Z", "2026-11-23 03:50:24Z"),
+        ("aliases", ["a", "b"], "a, b"),
+        ("aliases", [], "-"),
+        ("name", "", "-"),
+        ("cpu_percent", 0, "0"),
+    ],
+)
+def test_format_value_when_name_tells_the_unit_reads_well(name: str, value: Any, expected: str) -> None:
+    assert format_value(name, value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"code": "c", "message": "nginx says no", "hint": None}, "nginx says no"),
+        ({"done": 2, "total": 5, "message": ""}, "2/5"),
+        ({}, "-"),
+        ("two\nlines", "two lines"),
+    ],
+)
+def test_format_cell_when_value_is_nested_says_the_most_in_one_line(value: Any, expected: str) -> None:
+    assert format_cell("error", value) == expected
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 * 1024**3, "5 GiB"), (2**60, "1048576 TiB")],
+)
+def test_format_bytes_when_large_takes_the_next_unit(count: int, expected: str) -> None:
+    assert format_bytes(count) == expected
+
+
+def test_render_json_when_read_back_is_the_same_value() -> None:
+    value = {"a": "é\x1b\x9b\u202e\n", "b": [1, None]}
+
+    text = render_json(value)
+
+    assert json.loads(text) == value
+    assert not set(text) & {"\x1b", "\x9b", "\u202e"}
+
+
+def test_visible_when_text_has_lines_and_tabs_keeps_them() -> None:
+    assert visible("a\tb\r\nc") == "a\tb\nc"
