@@ -48,9 +48,12 @@ class Api:
         """One request below /api/v1.
 
         Raises:
-            QuickstartError: The controller says no, with its own words.
+            QuickstartError: The controller says no, with its own words, or is not there.
         """
-        answer = self._http.request(method, f"/api/v1{path}", json=body)
+        try:
+            answer = self._http.request(method, f"/api/v1{path}", json=body)
+        except httpx.HTTPError as error:
+            raise QuickstartError(f"the controller does not answer: {error}") from error
         if answer.status_code >= httpx.codes.BAD_REQUEST:
             raise QuickstartError(f"{method} {path} was answered with {answer.status_code}: {answer.text[:500]}")
         return answer.json() if answer.content else None

@@ -120,7 +120,8 @@ class RealNodes:
             raise QuickstartError(f"{path} could not be written on {name}", hint=result.stderr)
 
     def stop(self) -> None:
-        self._lab.stop()
+        if self._lab.definition:
+            self._lab.stop()
 
     def remove(self) -> None:
         self._lab.down()

@@ -120,7 +120,8 @@ def test_broad_excepts_when_used_stand_at_the_three_boundaries_or_say_why() -> N
         f"{relative(path)}:{number}"
         for path in source_files()
         for number, line in enumerate(path.read_text().splitlines(), start=1)
-        if re.search(r"except\s*:|except BaseException|except Exception", line) and "noqa: BLE001 - " not in line
+        if re.search(r"except\s*:|except BaseException|except Exception", line)
+        and "noqa: BLE001 - " not in line
         and not re.search(r"except BaseException", line)
     ]
 
