@@ -85,6 +85,10 @@ class ApiClient:
             raise _failure(response)
         return _decode(response)
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
     def load_document(self) -> Document:
         """The OpenAPI document, from the cache while it is fresh."""
         cached = self._cache.load(any_age=self.is_hurried)

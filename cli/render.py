@@ -84,9 +84,20 @@ def print_list(console: Console, page: Mapping[str, Any], *, columns: Sequence[s
         table.add_column(Text(title_of(column)), overflow="fold", no_wrap=is_wide and column in UNBROKEN)
     for item in items:
         table.add_row(*(Text(format_cell(name, label(name, item.get(name)))) for name in columns))
-    console.print(table)
+    _print_table(console, table)
     if page.get("next_cursor"):
         console.print(f"More: --cursor {visible(page['next_cursor'])} (or --all)", style="dim", soft_wrap=True)
+
+
+def _print_table(console: Console, table: Table) -> None:
+    """Print it; without the blanks at the ends of lines where a program reads it."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        console.print(line.rstrip(), soft_wrap=True)
 
 
 def title_of(column: str) -> str:

@@ -81,9 +81,11 @@ def chosen_profile(ctx: click.Context) -> Profile:
 def open_client(ctx: click.Context, profile: Profile | None = None) -> ApiClient:
     """A client with the program's options."""
     root = ctx.find_root()
-    return ApiClient(
+    client = ApiClient(
         profile or chosen_profile(ctx),
         is_verbose=bool(root.params.get("verbose")) and not ctx.resilient_parsing,
         is_hurried=ctx.resilient_parsing,  # click's word for "somebody pressed tab"
         transport=root.obj,
     )
+    root.call_on_close(client.close)
+    return client

@@ -53,7 +53,7 @@ def open_job(envelope: Envelope, *, identity: Identity | None, bundle: TrustBund
     """Run every check that needs no journal row of its own, up to the addressee.
 
     Raises:
-        RefusedError: With the code of the check that failed.
+        RefusedError: With the code of the check that failed; `context` has job_id and seq once those can be believed.
     """
     require_size(envelope)
     if identity is None:
@@ -65,8 +65,13 @@ def open_job(envelope: Envelope, *, identity: Identity | None, bundle: TrustBund
         job = decode_job(payload)
     except InvalidInputError as error:
         raise RefusedError(error.message, code="malformed") from error
-    require_addressee(job, identity)
-    require_action(job, [keys[kid] for kid in signers])
+    try:
+        require_addressee(job, identity)
+        require_action(job, [keys[kid] for kid in signers])
+    except RefusedError as error:
+        # Its signature is good, so the answer may name it.
+        error.context.update(job_id=job.job_id, seq=job.seq)
+        raise
     return job
 
 

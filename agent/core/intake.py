@@ -35,13 +35,14 @@ class Intake:
     def take(self, envelope: Envelope, *, now: float) -> tuple[JobAccepted, JobResult | None]:
         """Accept or refuse; on disk when this returns. The result comes along where there is one already.
 
-        What cannot be verified, or is for somebody else, is refused without a trace and without its job's id: nothing
-        of it was read.
+        What cannot be verified is refused without a trace and without its job's id, for nothing of it was read; what is
+        for somebody else leaves no trace either. Answers come in the order of the questions.
         """
         try:
             job = open_job(envelope, identity=self._identity, bundle=self._trust.bundle, now=now)
         except RefusedError as error:
-            return JobAccepted(job_id="", seq=0, state=JobState.REFUSED, error=error_body(error)), None
+            job_id, seq = error.context.get("job_id", ""), error.context.get("seq", 0)
+            return JobAccepted(job_id=job_id, seq=seq, state=JobState.REFUSED, error=error_body(error)), None
         known = self._journal.find_job(job.job_id)
         if known is not None:
             # Before the clock is asked: a job that ran answers with its result, however late it is offered again.

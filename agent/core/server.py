@@ -10,8 +10,9 @@ import pwd
 import signal
 import socket
 import struct
+import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -31,6 +32,9 @@ MAX_CONNECTIONS: Final = 8
 SOCKET_MODE: Final = 0o660
 _PEER_CREDENTIALS: Final = struct.Struct("3i")
 """struct ucred: pid, uid, gid. Source: unix(7), SO_PEERCRED."""
+
+# From Python 3.13 on asyncio removes the socket's path when the server closes; but systemd goes on listening there.
+_KEEP_PATH: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 _log = logging.getLogger(__name__)
 
@@ -115,7 +119,7 @@ class ExecutorServer:
 
     async def serve(self, listening: socket.socket, stop: asyncio.Event) -> None:
         """Serve until `stop`, or until nobody was connected and nothing ran for `idle_seconds`."""
-        server = await asyncio.start_unix_server(self._accept, sock=listening)
+        server = await asyncio.start_unix_server(self._accept, sock=listening, **_KEEP_PATH)
         async with server:
             await self._wait_for_end(stop)
             server.close()

@@ -160,7 +160,9 @@ class Installer:
             self._say("Nothing was changed.")
             return
         self._say("")
-        self._say(f"This machine is a node now: {name}")
+        self._say(f"This machine is a node now: {name}" if outcome.is_new else f"Node {name} is up to date again:")
+        for change in () if outcome.is_new else self._changes:
+            self._say(f"  changed      {change}")
         self._say(f"  controller   {self._options.controller_url}")
         self._say(f"  gateway      {status.gateway_url} (connected)")
         self._say(f"  agent        {info.build}")

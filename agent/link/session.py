@@ -42,6 +42,8 @@ from shared.protocol.local import CancelLocal, SubmitJob, SubmitTrust
 WELCOME_SECONDS: Final = 30.0
 MAX_EVENTS_IN_FLIGHT: Final = 64
 EVENT_BATCH: Final = 16
+CLOSE_SECONDS: Final = 2.0
+"""How long a goodbye may take: a peer that is gone or floods us does not answer it."""
 MAX_CLOCK_SKEW_SECONDS: Final = 120.0
 """Beyond it the executor refuses jobs by their times. Source: docs/architecture.md, acceptance on the node."""
 CLOSE_PROTOCOL_ERROR: Final = 1002
@@ -256,5 +258,5 @@ def _jittered(interval_seconds: float) -> float:
 async def close_quietly(connection: ClientConnection) -> None:
     """Close a connection that may be dead already."""
     with contextlib.suppress(OSError, TimeoutError, ConnectionClosed):
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(CLOSE_SECONDS):
             await connection.close()

@@ -23,6 +23,7 @@ from agent.link.settings import NodePaths, read_agent_settings
 from agent.link.spool import Spool
 from agent.link.status_file import LinkStatus, StatusFile
 from agent.link.watchdog import Pulse, ServiceNotifier
+from agent.simulator.answers import answer_like_nginx
 from agent.simulator.host import MemoryHost
 from agent.simulator.host_state import HostState
 from shared.errors import BugError, UnavailableError
@@ -104,11 +105,12 @@ def _keep_results(frame: FromExecutor, frames: list[JobFinished]) -> None:
         frames.append(frame)
 
 
-def simulated_machine(name: str) -> MachineIdentity:
-    """The machine id stays the same for a name, the boot id is new at each start, as on a real machine."""
-    return MachineIdentity(
-        boot_id=str(uuid.uuid4()), machine_id_hash=hashlib.sha256(f"simulated {name}".encode()).hexdigest()
-    )
+def ensure_simulated_machine(machine_id: Path) -> MachineIdentity:
+    """The machine id stays in the agent's folder, the boot id is new at each start, as on a real machine."""
+    if not machine_id.exists():
+        machine_id.write_text(f"{uuid.uuid4().hex}\n", encoding="ascii")
+    digest = hashlib.sha256(machine_id.read_bytes().strip()).hexdigest()
+    return MachineIdentity(boot_id=str(uuid.uuid4()), machine_id_hash=digest)
 
 
 class SimulatedAgent:
@@ -117,7 +119,7 @@ class SimulatedAgent:
     def __init__(self, name: str, paths: NodePaths, registry: Registry, *, keeps_state: bool = True) -> None:
         """`keeps_state`: journal, spool and host outlive this object in the folder; else all is in memory."""
         self.name = name
-        self.host = MemoryHost(config_trees=tuple(registry.config_trees.values()))
+        self.host = MemoryHost(config_trees=tuple(registry.config_trees.values()), responder=answer_like_nginx)
         self._paths = paths
         self._host_file = paths.executor_state_dir / _HOST_FILE if keeps_state else None
         if self._host_file is not None:
@@ -133,7 +135,7 @@ class SimulatedAgent:
                 dialer=Dialer(read_agent_settings(paths), paths),
                 executor=self.port,
                 spool=self._spool,
-                machine=simulated_machine(name),
+                machine=ensure_simulated_machine(paths.machine_id),
                 sample=self._sample,
                 status_file=self._status_file,
                 notifier=ServiceNotifier(None),

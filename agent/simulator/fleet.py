@@ -13,7 +13,7 @@ from agent.core.registry import Registry
 from agent.link.enrolment import Enroller, EnrolmentOptions, EnrolmentOutcome
 from agent.link.settings import NodePaths, read_agent_settings
 from agent.link.status_file import LinkState
-from agent.simulator.agent import SimulatedAgent, simulated_machine
+from agent.simulator.agent import SimulatedAgent, ensure_simulated_machine
 from shared.errors import InvalidInputError
 
 ENROLMENTS_AT_ONCE: Final = 8
@@ -78,7 +78,7 @@ class SimulatedFleet:
             controller_url=self._plan.controller_url,
             token=token,
             hostname=name,
-            machine_id_hash=simulated_machine(name).machine_id_hash,
+            machine_id_hash=ensure_simulated_machine(paths.machine_id).machine_id_hash,
         )
         return Enroller(paths, options, say=lambda _line: None).enrol()
 

@@ -45,6 +45,9 @@ APT_OPTIONS: Final = (
     "--option=Acquire::Retries=2",
     "--option=Acquire::http::Timeout=30",
 )
+# By default apt keeps what some other package merely suggests: an undone installation would leave such things behind.
+IGNORE_SUGGESTIONS: Final = "--option=APT::AutoRemove::SuggestsImportant=false"
+IGNORE_RECOMMENDATIONS: Final = "--option=APT::AutoRemove::RecommendsImportant=false"
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9+.-]{1,100}")
 _PATTERN: Final = re.compile(r"[a-z0-9*?\[\]+.-]{1,100}")
 
@@ -145,8 +148,9 @@ class Packages:
         names = sorted(await self.installed(names))
         if not names:
             return ()
-        before = await self._simulate(("apt-get", *APT_OPTIONS, "--simulate", "autoremove"))
-        after = await self._simulate(("apt-get", *APT_OPTIONS, "--simulate", "--auto-remove", "purge", *names))
+        simulation = ("apt-get", *APT_OPTIONS, IGNORE_SUGGESTIONS, "--simulate")
+        before = await self._simulate((*simulation, "autoremove"))
+        after = await self._simulate((*simulation, "--auto-remove", "purge", *names))
         orphans_before = parse_simulation(before, "Remv", "Purg")
         return tuple(name for name in parse_simulation(after, "Remv", "Purg") if name not in orphans_before)
 
@@ -156,7 +160,8 @@ class Packages:
             await self._settle()
         wanted = sorted(await self.installed(names))
         argv = ("--auto-remove", "purge", *wanted) if wanted else ("autoremove",)
-        simulated = await self._simulate(("apt-get", *APT_OPTIONS, "--simulate", *argv))
+        options = (*APT_OPTIONS, IGNORE_SUGGESTIONS, IGNORE_RECOMMENDATIONS, "--simulate")
+        simulated = await self._simulate(("apt-get", *options, *argv))
         going = set(parse_simulation(simulated, "Remv", "Purg"))
         return tuple(name for name in (*wanted, *companions) if name in going)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -215,16 +216,11 @@ class Systemd:
             UnavailableError: They did not end in time.
         """
         pattern = f"wcp360-{name}-*.service"
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                while (await self.bus.call("ListUnitsByPatterns", "asas", [["activating", "deactivating"], [pattern]]))[
-                    0
-                ]:
-                    await asyncio.sleep(_POLL_SECONDS)
-        except TimeoutError as error:
-            raise UnavailableError(
-                f"{pattern} of an earlier executor still runs", code="systemd_unavailable"
-            ) from error
+        deadline = time.monotonic() + timeout_seconds
+        while (await self.bus.call("ListUnitsByPatterns", "asas", [["activating", "deactivating"], [pattern]]))[0]:
+            if time.monotonic() > deadline:
+                raise UnavailableError(f"{pattern} of an earlier executor still runs", code="systemd_unavailable")
+            await asyncio.sleep(_POLL_SECONDS)
 
     async def _raise_failed(self, unit: str, commands: Sequence[TransientCommand], said: str) -> None:
         properties = await self.properties(unit, SERVICE_INTERFACE)

@@ -70,7 +70,7 @@ class Edge:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id_from(Headers.from_scope(scope))  # type: ignore[arg-type]  # any scope with headers
+        request_id = _request_id_from(Headers.from_scope(scope))  # type: ignore[arg-type] # any scope with headers
         scopes.remember_request_id(scope, request_id)
         clear_contextvars()
         bind_contextvars(request_id=request_id)
@@ -101,7 +101,7 @@ class Edge:
         await self._app(scope, receive, send)
 
     async def _identify(self, scope: Scope) -> None:
-        headers = Headers.from_scope(scope)  # type: ignore[arg-type]  # any scope with headers
+        headers = Headers.from_scope(scope)  # type: ignore[arg-type] # any scope with headers
         bearer = _bearer_from(headers)
         secret = bearer or _cookie_from(headers)
         identity = await self._identities.find_identity(secret) if secret else None

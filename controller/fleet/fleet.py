@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.db.base import utc_now
 from controller.db.engine import Database
-from controller.fleet import tokens
+from controller.fleet import renewal, tokens
 from controller.fleet.authority import Authority, ServerCertificate
 from controller.fleet.drift import DriftKeeper
 from controller.fleet.enrolment import Enrolments
@@ -45,6 +45,7 @@ from controller.jobs.ports import NodeIdentity
 from controller.settings import Settings
 from shared.errors import BugError, FleetError, NotFoundError
 from shared.protocol.envelope import Envelope
+from shared.protocol.renewal import RenewalReply, RenewalRequest
 from shared.specs.account import ResourceLimits
 from shared.specs.manifest import DriftPolicy
 
@@ -193,6 +194,13 @@ class Fleet:
     async def delete_token(self, op: FleetOp, row_id: str) -> None:
         """See tokens.delete_token."""
         await tokens.delete_token(op, row_id, record=self._parts.ports.record)
+
+    async def renew_certificate(self, op: FleetOp, request: RenewalRequest) -> RenewalReply:
+        """See renewal.renew_certificate."""
+        cluster_id, record = self._parts.signer.cluster_id, self._parts.ports.record
+        return await renewal.renew_certificate(
+            op, request, authority=self.authority, cluster_id=cluster_id, record=record
+        )
 
     @property
     def install_files(self) -> InstallFiles:

@@ -71,7 +71,7 @@ class ControllerMetrics:
 
     def render(self) -> bytes:
         """The whole registry in the OpenMetrics text format."""
-        text: bytes = generate_latest(self.registry)  # type: ignore[no-untyped-call]  # upstream has no types here
+        text: bytes = generate_latest(self.registry)  # type: ignore[no-untyped-call] # upstream has no types here
         return text
 
     async def watch_event_loop(self) -> None:

@@ -51,6 +51,11 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     """Units that are right both running and not, such as a master that may be asleep."""
 
 
+def logs_of(domain: str) -> frozenset[str]:
+    folder = "/var/log/wcp360/sites/alice"
+    return frozenset({folder, f"{folder}/{domain}.access.log", f"{folder}/{domain}.error.log"})
+
+
 SUBJECTS: tuple[Subject, ...] = (
     # An empty folder that may be a mount point.
     Subject(name="account-module", spec=ModuleSpec(name="account"), leftovers=frozenset({"/srv/accounts"})),
@@ -74,13 +79,13 @@ SUBJECTS: tuple[Subject, ...] = (
         name="site",
         spec=SITE_SPEC,
         ground=(*HOSTS, ACCOUNT_SPEC, POOL_SPEC),
-        leftovers=frozenset({"/var/log/wcp360/sites/alice"}),
+        leftovers=logs_of("example.com"),
     ),
     Subject(
         name="static-site",
         spec=SiteSpec(account=ALICE, uid=20001, domain=DomainName("static.test")),
         ground=(*HOSTS, ACCOUNT_SPEC),
-        leftovers=frozenset({"/var/log/wcp360/sites/alice"}),
+        leftovers=logs_of("static.test"),
     ),
 )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agent.modules.web.directives import require_contained
@@ -26,7 +27,7 @@ def test_render_site_with_contained_directives_stays_one_server(path: Path) -> N
     text = path.read_text(encoding="utf-8")
     spec = SiteSpec(account=UnixName("alice"), uid=20001, domain=DomainName("example.com"))
     # Past the spec's own check, which is the controller's: here it is the node's that counts.
-    object.__setattr__(spec, "extra_directives", text)
+    msgspec.structs.force_setattr(spec, "extra_directives", text)
 
     top = read_nginx(render_site(spec, is_suspended=False))
 

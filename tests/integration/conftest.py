@@ -11,12 +11,13 @@ import httpx
 import pytest
 from argon2 import PasswordHasher
 
-from controller.bootstrap import METADATA, Controller, build_controller
+from controller.bootstrap import Controller, build_controller
 from controller.core.auth.passwords import Passwords
 from controller.core.auth.service import Device
 from controller.core.auth.users import create_user
 from controller.core.context import Role
 from controller.db.engine import Database
+from controller.db.migrations import runner
 from controller.logs import configure_logging
 from controller.settings import Settings
 from tests.integration.live import LiveController, free_port, serve_controller
@@ -29,14 +30,6 @@ PASSWORD = "correct horse battery staple"
 FAST_HASHER = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
 
-async def _prepare(url: str) -> None:
-    """Create the tables."""
-    database = Database(url)
-    async with database.engine.begin() as connection:
-        await connection.run_sync(METADATA.create_all)
-    await database.close()
-
-
 @pytest.fixture(scope="session", autouse=True)
 def quiet_logs() -> None:
     configure_logging("warning", "json")
@@ -46,7 +39,7 @@ def quiet_logs() -> None:
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated, empty SQLite file; tests copy it."""
     path = tmp_path_factory.mktemp("template") / "controller.db"
-    asyncio.run(_prepare(f"sqlite+aiosqlite:///{path}"))
+    asyncio.run(runner.upgrade(f"sqlite+aiosqlite:///{path}"))
     return path
 
 
@@ -58,7 +51,7 @@ def postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postg
         pytest.skip("no PostgreSQL server is installed")
     with start_cluster(binaries) as cluster:
         cluster.create_database("wcp_template")
-        asyncio.run(_prepare(cluster.url("wcp_template")))
+        asyncio.run(runner.upgrade(cluster.url("wcp_template")))
         yield cluster
 
 

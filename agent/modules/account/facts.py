@@ -54,7 +54,7 @@ def sites_path(name: str) -> str:
 
 
 def tmp_path(name: str) -> str:
-    return f"{home_path(name)}/tmp"  # noqa: S108 (below the home, not the shared one)
+    return f"{home_path(name)}/tmp"  # noqa: S108 - below the home, not the shared one
 
 
 def logs_path(name: str) -> str:

@@ -26,13 +26,13 @@ class AccountHostConverger:
 
     spec_type = ModuleSpec
 
-    async def observe(self, spec: ModuleSpec, probe: Probe) -> HostFacts:  # noqa: ARG002 (the contract's signature)
+    async def observe(self, spec: ModuleSpec, probe: Probe) -> HostFacts:  # noqa: ARG002 - the contract's signature
         return await read_host(probe)
 
     def plan(self, spec: ModuleSpec, presence: Presence, facts: HostFacts) -> Plan:
         return plan_host(spec, presence, facts)
 
-    async def verify(self, spec: ModuleSpec, presence: Presence, probe: Probe) -> Verification:  # noqa: ARG002
+    async def verify(self, spec: ModuleSpec, presence: Presence, probe: Probe) -> Verification:  # noqa: ARG002 - as above
         ground = await probe.path(ACCOUNTS_DIR)
         if presence is Presence.ABSENT:
             return Verification(is_good=True, note="no accounts are kept here")

@@ -24,7 +24,7 @@ class PhpHostConverger:
     def plan(self, spec: ModuleSpec, presence: Presence, facts: PhpHostFacts) -> Plan:
         return plan_host(spec, presence, facts)
 
-    async def verify(self, spec: ModuleSpec, presence: Presence, probe: Probe) -> Verification:  # noqa: ARG002
+    async def verify(self, spec: ModuleSpec, presence: Presence, probe: Probe) -> Verification:  # noqa: ARG002 - as above
         is_wanted = presence is Presence.ENABLED
         units = {name: await probe.unit(name) for name in (layout.TARGET, layout.SLEEP_TIMER)}
         wrong = [name for name, unit in units.items() if unit.is_running != is_wanted]

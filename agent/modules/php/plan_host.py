@@ -113,8 +113,7 @@ def _wanted_files(versions: tuple[str, ...]) -> tuple[WriteFile, ...]:
 
 
 def _template_name(path: str) -> str:
-    name = path.rpartition("/")[2]
-    return name if path == layout.SLEEP_PROGRAM else f"{name}.j2"
+    return f"{path.rpartition('/')[2]}.j2"
 
 
 def _templates(version: str) -> tuple[str, str]:

@@ -33,7 +33,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 (no HTML is made here; values of a spec go through the filter `quoted`)
+        autoescape=False,  # noqa: S701 - no HTML is made here; values of a spec go through the filter `quoted`
     )
     environment.filters["quoted"] = quote_ini
     environment.globals["layout"] = layout

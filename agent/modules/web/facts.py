@@ -63,7 +63,7 @@ class SiteFacts(msgspec.Struct, frozen=True, kw_only=True):
     config: PathFact | None
     config_text: str | None
     paths: dict[str, PathFact | None]
-    """The site's folders and its log folder."""
+    """The site's folders, its log folder and its log files."""
     is_untouched: bool
     """The site's folder holds nothing but its own, empty, document root."""
 
@@ -90,9 +90,13 @@ async def read_site(spec: SiteSpec, probe: Probe) -> SiteFacts:
         is_module_enabled=is_configured and unit.is_enabled,
         config=await probe.path(path),
         config_text=await probe.read_text(path),
-        paths=await read_paths(probe, (*layout.site_folders(spec), layout.log_dir(spec))),
+        paths=await read_paths(probe, (*layout.site_folders(spec), layout.log_dir(spec), *_log_files(spec))),
         is_untouched=await _is_untouched(spec, probe),
     )
+
+
+def _log_files(spec: SiteSpec) -> tuple[str, str]:
+    return layout.access_log(spec), layout.error_log(spec)
 
 
 async def _is_untouched(spec: SiteSpec, probe: Probe) -> bool:

@@ -87,5 +87,9 @@ def log_dir(spec: SiteSpec) -> str:
     return f"{SITE_LOGS_DIR}/{spec.account}"
 
 
-def log_stem(spec: SiteSpec) -> str:
-    return f"{log_dir(spec)}/{file_stem(spec.domain)}"
+def access_log(spec: SiteSpec) -> str:
+    return f"{log_dir(spec)}/{file_stem(spec.domain)}.access.log"
+
+
+def error_log(spec: SiteSpec) -> str:
+    return f"{log_dir(spec)}/{file_stem(spec.domain)}.error.log"

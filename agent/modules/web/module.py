@@ -32,13 +32,13 @@ class WebHostConverger:
     def __init__(self, patience_seconds: tuple[float, ...] = RELOAD_PATIENCE_SECONDS) -> None:
         self._patience_seconds = patience_seconds
 
-    async def observe(self, spec: ModuleSpec, probe: Probe) -> WebHostFacts:  # noqa: ARG002 (the contract's signature)
+    async def observe(self, spec: ModuleSpec, probe: Probe) -> WebHostFacts:  # noqa: ARG002 - the contract's signature
         return await read_web_host(probe)
 
     def plan(self, spec: ModuleSpec, presence: Presence, facts: WebHostFacts) -> Plan:
         return plan_host(spec, presence, facts)
 
-    async def verify(self, spec: ModuleSpec, presence: Presence, probe: Probe) -> Verification:  # noqa: ARG002
+    async def verify(self, spec: ModuleSpec, presence: Presence, probe: Probe) -> Verification:  # noqa: ARG002 - as above
         unit = await probe.unit(layout.UNIT)
         if presence is not Presence.ENABLED:
             return Verification(is_good=not unit.is_running, note=f"{layout.UNIT} is {_running(is_it=unit.is_running)}")

@@ -21,7 +21,7 @@ def plan_site(spec: SiteSpec, presence: Presence, facts: SiteFacts) -> Plan:
         )
     _require_unclaimed(spec, facts)
     is_suspended = presence is Presence.DISABLED
-    actions: list[Action] = [*_plan_folders(spec, facts)]
+    actions: list[Action] = [*_plan_folders(spec, facts), *_plan_logs(spec, facts)]
     config = WriteFile(
         path=layout.site_file(spec.domain),
         content=render.render_site(spec, is_suspended=is_suspended),
@@ -43,7 +43,7 @@ def _require_unclaimed(spec: SiteSpec, facts: SiteFacts) -> None:
 
 
 def _plan_folders(spec: SiteSpec, facts: SiteFacts) -> list[Action]:
-    """The site's folders where they are missing, and the log folder.
+    """The site's folders where they are missing.
 
     What is there already stays as it is: its mode is the tenant's own business, and a document root that a deployment
     made a link is served as far as the link leads to the tenant's own files.
@@ -60,8 +60,18 @@ def _plan_folders(spec: SiteSpec, facts: SiteFacts) -> list[Action]:
             raise PlanError(f"{path} must be a folder; it is a {fact.kind}", hint="The tenant must move it away.")
         if fact is None or fact.owner != spec.account:
             actions.append(wanted)
-    logs = EnsureDirectory(path=layout.log_dir(spec), group=spec.account, mode=0o750, reason="the logs of its sites")
-    return [*actions, *missing_directories(facts.paths, (logs,))]
+    return actions
+
+
+def _plan_logs(spec: SiteSpec, facts: SiteFacts) -> list[Action]:
+    """The folder, and files that the account may read: made by `nginx -t` they would have the executor's umask."""
+    folder = EnsureDirectory(path=layout.log_dir(spec), group=spec.account, mode=0o750, reason="the logs of its sites")
+    files = (
+        WriteFile(path=path, content="", group=spec.account, mode=0o640, reason="a log that the account may read")
+        for path in (layout.access_log(spec), layout.error_log(spec))
+        if facts.paths[path] is None
+    )
+    return [*missing_directories(facts.paths, (folder,)), *files]
 
 
 def _plan_removal(spec: SiteSpec, facts: SiteFacts) -> Plan:

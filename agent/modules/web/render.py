@@ -41,7 +41,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 (no HTML is made here; nginx values go through the filter `quoted`)
+        autoescape=False,  # noqa: S701 - no HTML is made here; nginx values go through the filter `quoted`
     )
     environment.filters["quoted"] = quote_nginx
     environment.globals["layout"] = layout
@@ -78,7 +78,8 @@ def render_site(spec: SiteSpec, *, is_suspended: bool) -> str:
         "names": (spec.domain, *spec.aliases),
         "home": layout.home_dir(spec),
         "root": layout.document_root(spec),
-        "log_stem": layout.log_stem(spec),
+        "access_log": layout.access_log(spec),
+        "error_log": layout.error_log(spec),
         "php_socket": _require_own_socket(spec),
         "upload_max_bytes": spec.upload_max_bytes,
         "extra_directives": require_contained(spec.extra_directives),

@@ -7,6 +7,7 @@ from typing import Final
 
 from litestar import Response, get
 from litestar.params import FromPath
+from litestar.response import Redirect
 
 from controller.api.guards import PUBLIC
 from shared.errors import NotFoundError
@@ -51,6 +52,12 @@ async def show_docs() -> Response[str]:
     return Response(_PAGE, media_type="text/html", headers={"content-security-policy": _PAGE_POLICY})
 
 
+@get("/", opt={PUBLIC: True}, include_in_schema=False)
+async def show_root() -> Redirect:
+    """Who opens the bare address wants to see something; the panels will take this place."""
+    return Redirect("/docs", status_code=302)
+
+
 @get("/docs/assets/{name:str}", opt={PUBLIC: True}, include_in_schema=False, sync_to_thread=True)
 def read_asset(name: FromPath[str]) -> Response[bytes]:
     """One of the page's files, by a fixed list of names."""
@@ -62,4 +69,4 @@ def read_asset(name: FromPath[str]) -> Response[bytes]:
     )
 
 
-ROUTES = (show_docs, read_asset)
+ROUTES = (show_root, show_docs, read_asset)

@@ -23,6 +23,7 @@ from controller.fleet.tokens import MAX_TTL_MINUTES, TokenParams
 from controller.fleet.views import EnrolmentTokenPage, EnrolmentTokenView, render_token
 from shared.errors import FleetError
 from shared.protocol.enrolment import EnrolmentReply, EnrolmentRequest
+from shared.protocol.renewal import RenewalReply, RenewalRequest
 
 _TAGS = ["enrolment"]
 _BURST = 5
@@ -160,6 +161,30 @@ async def enrol(
     return outcome.resource
 
 
+@post(
+    "/enrol/renew",
+    operation_id="renew-certificate",
+    tags=_TAGS,
+    status_code=200,
+    opt={PUBLIC: True},
+    summary="Renew a node's certificate",
+)
+async def renew_certificate(
+    *,
+    data: JSONBody[RenewalRequest],
+    request: Request[Any, Any, Any],
+    fleet: NamedDependency[Fleet],
+    enrol_limiter: NamedDependency[RateLimiter],
+    operations: NamedDependency[Operations],
+    request_id: NamedDependency[str],
+) -> RenewalReply:
+    """Give a node its next certificate; the signature by its present key is all the proof that is asked for."""
+    enrol_limiter.require(request.client.host if request.client is not None else "")
+    machine = Actor(kind="enrolment", id="renewal", name="a node", role=Role.CLIENT, scopes=frozenset())
+    outcome = await operations.change(machine, request_id, lambda ctx: fleet.renew_certificate(ctx, data))
+    return outcome.resource
+
+
 @get(
     "/install.sh",
     operation_id="fetch-install-script",
@@ -207,7 +232,7 @@ def make_enrol_limiter() -> RateLimiter:
     return RateLimiter(burst=_BURST, seconds_per_attempt=1.0)
 
 
-ROUTES = (list_enrolment_tokens, create_enrolment_token, delete_enrolment_token, enrol)
+ROUTES = (list_enrolment_tokens, create_enrolment_token, delete_enrolment_token, enrol, renew_certificate)
 """Below /api/v1."""
 ROOT_ROUTES = (fetch_install_script, fetch_agent_bundle, fetch_authority)
 """At the root."""

@@ -1,14 +1,36 @@
-"""The modules of this release over HTTP."""
+"""The modules of this release, and those of each node, over HTTP."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
-from litestar import get
+from litestar import Response, get, post, put
 from litestar.di import NamedDependency
+from litestar.params import JSONBody, PathParameter
 
 from controller.core.context import Actor
-from controller.fleet.manifest import MODULES, MODULES_OF_ROLE
+from controller.core.http import DRY_RUN_RESPONSES, DryRun, PathId, answer_accepted
+from controller.core.operations import FleetContext, Operations, Outcome
+from controller.fleet.fleet import Fleet
+from controller.fleet.manifest import MODULES, MODULES_OF_ROLE, list_node_modules
+from controller.fleet.nodes import VERBS, find_module, get_node
+from controller.fleet.views import NodeModuleList, NodeModuleSet, NodeModuleView, render_module
+from controller.jobs.views import JobView
+from shared.errors import NotFoundError
+from shared.specs.base import Presence
 from shared.version import __version__
+
+_TAGS = ["nodes"]
+
+ModuleName = Annotated[str, PathParameter(description="Name of the module, for example web.")]
+
+
+class NodeModuleChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A node's module, and the job that brings it about."""
+
+    resource: NodeModuleView
+    jobs: tuple[JobView, ...]
 
 
 class ModuleView(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +50,10 @@ class ModuleList(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: str | None = None
 
 
+def _answer_module(outcome: Outcome[NodeModuleView]) -> Response[NodeModuleChange]:
+    return answer_accepted(outcome, lambda view, jobs: NodeModuleChange(resource=view, jobs=jobs))
+
+
 @get("/modules", operation_id="list-modules", tags=["modules"], summary="List modules", sync_to_thread=False)
 def list_modules(*, actor: NamedDependency[Actor]) -> ModuleList:
     """Show what this release can put on a node."""
@@ -45,4 +71,120 @@ def list_modules(*, actor: NamedDependency[Actor]) -> ModuleList:
     )
 
 
-ROUTES = (list_modules,)
+@get("/nodes/{node_id:str}/modules", operation_id="list-node-modules", tags=_TAGS, summary="List a node's modules")
+async def list_modules_of_node(
+    *,
+    node_id: PathId,
+    operations: NamedDependency[Operations],
+    actor: NamedDependency[Actor],
+    request_id: NamedDependency[str],
+) -> NodeModuleList:
+    """Show how much of each module the node shall have, and what it said about it."""
+
+    async def query(ctx: FleetContext) -> NodeModuleList:
+        ctx.actor.require("nodes", "read")
+        await get_node(ctx.session, node_id)
+        return NodeModuleList(items=tuple(render_module(row) for row in await list_node_modules(ctx.session, node_id)))
+
+    return await operations.read(actor, request_id, query)
+
+
+@get(
+    "/nodes/{node_id:str}/modules/{name:str}/status",
+    operation_id="show-node-module",
+    tags=_TAGS,
+    summary="Show a node's module",
+)
+async def show_node_module(
+    *,
+    node_id: PathId,
+    name: ModuleName,
+    operations: NamedDependency[Operations],
+    actor: NamedDependency[Actor],
+    request_id: NamedDependency[str],
+) -> NodeModuleView:
+    """Show one module: the verb status of its life."""
+
+    async def query(ctx: FleetContext) -> NodeModuleView:
+        ctx.actor.require("nodes", "read")
+        await get_node(ctx.session, node_id)
+        row = await find_module(ctx.session, node_id, name)
+        if row is None:
+            raise NotFoundError(f"this node has no module {name[:40]!r}")
+        return render_module(row)
+
+    return await operations.read(actor, request_id, query)
+
+
+@put(
+    "/nodes/{node_id:str}/modules/{name:str}",
+    operation_id="set-node-module",
+    tags=_TAGS,
+    status_code=202,
+    responses=DRY_RUN_RESPONSES,
+    summary="Set a node's module",
+)
+async def set_node_module(
+    *,
+    node_id: PathId,
+    name: ModuleName,
+    data: JSONBody[NodeModuleSet],
+    fleet: NamedDependency[Fleet],
+    operations: NamedDependency[Operations],
+    actor: NamedDependency[Actor],
+    request_id: NamedDependency[str],
+    dry_run: DryRun = False,
+) -> Response[NodeModuleChange]:
+    """Decide how much of a module the node shall have, and with which settings."""
+
+    async def use_case(ctx: FleetContext) -> NodeModuleView:
+        return render_module(await fleet.nodes.set_module(ctx, node_id, name, data.presence, data.settings))
+
+    return _answer_module(await operations.change(actor, request_id, use_case, is_dry_run=dry_run))
+
+
+def _verb(verb: str, presence: Presence, sentence: str) -> object:
+    """The handler of one verb; they differ in nothing but the presence they pick."""
+
+    @post(
+        f"/nodes/{{node_id:str}}/modules/{{name:str}}/{verb}",
+        operation_id=f"{verb}-node-module",
+        tags=_TAGS,
+        status_code=202,
+        responses=DRY_RUN_RESPONSES,
+        summary=f"{verb.capitalize()} a module on a node",
+        description=sentence,
+        name=f"{verb}-node-module",
+    )
+    async def handler(
+        *,
+        node_id: PathId,
+        name: ModuleName,
+        fleet: NamedDependency[Fleet],
+        operations: NamedDependency[Operations],
+        actor: NamedDependency[Actor],
+        request_id: NamedDependency[str],
+        dry_run: DryRun = False,
+    ) -> Response[NodeModuleChange]:
+        async def use_case(ctx: FleetContext) -> NodeModuleView:
+            return render_module(await fleet.nodes.set_module(ctx, node_id, name, presence))
+
+        return _answer_module(await operations.change(actor, request_id, use_case, is_dry_run=dry_run))
+
+    return handler
+
+
+_SENTENCES = {
+    "install": "Install a module's packages and configuration without letting it serve.",
+    "enable": "Install a module and let it serve.",
+    "disable": "Stop a module; everything it needs stays installed.",
+    "remove": "Remove a module with its packages and configuration.",
+}
+
+ROUTES = (
+    list_modules,
+    list_modules_of_node,
+    show_node_module,
+    set_node_module,
+    *(_verb(verb, presence, _SENTENCES[verb]) for verb, presence in VERBS.items()),
+)

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Annotated
 
 import msgspec
-from litestar import Response, delete, get, patch, post, put
+from litestar import Response, delete, get, patch, post
 from litestar.di import NamedDependency
-from litestar.params import JSONBody, PathParameter, QueryParameter
+from litestar.params import JSONBody, QueryParameter
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -19,39 +19,23 @@ from controller.core.operations import FleetContext, Operations, Outcome
 from controller.core.paging import DEFAULT_LIMIT, PageRequest, contains, fetch_page
 from controller.fleet.enrolment import find_pending
 from controller.fleet.fleet import Fleet
-from controller.fleet.manifest import list_node_modules
-from controller.fleet.models import Node, NodeCertificate, NodeModule, NodeState
-from controller.fleet.nodes import VERBS, find_module, get_node
+from controller.fleet.models import Node, NodeCertificate, NodeState
+from controller.fleet.nodes import get_node
 from controller.fleet.views import (
-    NodeModuleList,
-    NodeModuleSet,
-    NodeModuleView,
     NodePage,
     NodeUpdate,
     NodeView,
-    render_module,
     render_node,
 )
 from controller.jobs.views import JobView
-from shared.errors import NotFoundError
-from shared.specs.base import Presence
 
 _TAGS = ["nodes"]
-
-ModuleName = Annotated[str, PathParameter(description="Name of the module, for example web.")]
 
 
 class NodeChange(msgspec.Struct, frozen=True, kw_only=True):
     """A node, and the jobs that were asked of it."""
 
     resource: NodeView
-    jobs: tuple[JobView, ...]
-
-
-class NodeModuleChange(msgspec.Struct, frozen=True, kw_only=True):
-    """A node's module, and the job that brings it about."""
-
-    resource: NodeModuleView
     jobs: tuple[JobView, ...]
 
 
@@ -76,10 +60,6 @@ def view_node(use_case: Callable[[FleetContext], Awaitable[Node]]) -> Callable[[
 
 def _answer(outcome: Outcome[NodeView]) -> Response[NodeChange]:
     return answer_accepted(outcome, lambda view, jobs: NodeChange(resource=view, jobs=jobs))
-
-
-def _answer_module(outcome: Outcome[NodeModuleView]) -> Response[NodeModuleChange]:
-    return answer_accepted(outcome, lambda view, jobs: NodeModuleChange(resource=view, jobs=jobs))
 
 
 @get("/nodes", operation_id="list-nodes", tags=_TAGS, summary="List nodes")
@@ -267,120 +247,6 @@ async def ping_node(
     return _answer(await operations.change(actor, request_id, use_case, is_dry_run=dry_run))
 
 
-# --- modules --------------------------------------------------------------------------------------------------------
-
-
-@get("/nodes/{node_id:str}/modules", operation_id="list-node-modules", tags=_TAGS, summary="List a node's modules")
-async def list_modules_of_node(
-    *,
-    node_id: PathId,
-    operations: NamedDependency[Operations],
-    actor: NamedDependency[Actor],
-    request_id: NamedDependency[str],
-) -> NodeModuleList:
-    """Show how much of each module the node shall have, and what it said about it."""
-
-    async def query(ctx: FleetContext) -> NodeModuleList:
-        ctx.actor.require("nodes", "read")
-        await get_node(ctx.session, node_id)
-        return NodeModuleList(items=tuple(render_module(row) for row in await list_node_modules(ctx.session, node_id)))
-
-    return await operations.read(actor, request_id, query)
-
-
-@get(
-    "/nodes/{node_id:str}/modules/{name:str}/status",
-    operation_id="show-node-module",
-    tags=_TAGS,
-    summary="Show a node's module",
-)
-async def show_node_module(
-    *,
-    node_id: PathId,
-    name: ModuleName,
-    operations: NamedDependency[Operations],
-    actor: NamedDependency[Actor],
-    request_id: NamedDependency[str],
-) -> NodeModuleView:
-    """Show one module: the verb status of its life."""
-
-    async def query(ctx: FleetContext) -> NodeModuleView:
-        ctx.actor.require("nodes", "read")
-        await get_node(ctx.session, node_id)
-        row = await find_module(ctx.session, node_id, name)
-        if row is None:
-            raise NotFoundError(f"this node has no module {name[:40]!r}")
-        return render_module(row)
-
-    return await operations.read(actor, request_id, query)
-
-
-@put(
-    "/nodes/{node_id:str}/modules/{name:str}",
-    operation_id="set-node-module",
-    tags=_TAGS,
-    status_code=202,
-    responses=DRY_RUN_RESPONSES,
-    summary="Set a node's module",
-)
-async def set_node_module(
-    *,
-    node_id: PathId,
-    name: ModuleName,
-    data: JSONBody[NodeModuleSet],
-    fleet: NamedDependency[Fleet],
-    operations: NamedDependency[Operations],
-    actor: NamedDependency[Actor],
-    request_id: NamedDependency[str],
-    dry_run: DryRun = False,
-) -> Response[NodeModuleChange]:
-    """Decide how much of a module the node shall have, and with which settings."""
-
-    async def use_case(ctx: FleetContext) -> NodeModuleView:
-        return render_module(await fleet.nodes.set_module(ctx, node_id, name, data.presence, data.settings))
-
-    return _answer_module(await operations.change(actor, request_id, use_case, is_dry_run=dry_run))
-
-
-def _verb(verb: str, presence: Presence, sentence: str) -> object:
-    """The handler of one verb; they differ in nothing but the presence they pick."""
-
-    @post(
-        f"/nodes/{{node_id:str}}/modules/{{name:str}}/{verb}",
-        operation_id=f"{verb}-node-module",
-        tags=_TAGS,
-        status_code=202,
-        responses=DRY_RUN_RESPONSES,
-        summary=f"{verb.capitalize()} a module on a node",
-        description=sentence,
-        name=f"{verb}-node-module",
-    )
-    async def handler(
-        *,
-        node_id: PathId,
-        name: ModuleName,
-        fleet: NamedDependency[Fleet],
-        operations: NamedDependency[Operations],
-        actor: NamedDependency[Actor],
-        request_id: NamedDependency[str],
-        dry_run: DryRun = False,
-    ) -> Response[NodeModuleChange]:
-        async def use_case(ctx: FleetContext) -> NodeModuleView:
-            row: NodeModule = await fleet.nodes.set_module(ctx, node_id, name, presence)
-            return render_module(row)
-
-        return _answer_module(await operations.change(actor, request_id, use_case, is_dry_run=dry_run))
-
-    return handler
-
-
-_SENTENCES = {
-    "install": "Install a module's packages and configuration without letting it serve.",
-    "enable": "Install a module and let it serve.",
-    "disable": "Stop a module; everything it needs stays installed.",
-    "remove": "Remove a module with its packages and configuration.",
-}
-
 ROUTES = (
     list_nodes,
     show_node,
@@ -390,8 +256,4 @@ ROUTES = (
     approve_node,
     reject_node,
     ping_node,
-    list_modules_of_node,
-    show_node_module,
-    set_node_module,
-    *(_verb(verb, presence, _SENTENCES[verb]) for verb, presence in VERBS.items()),
 )

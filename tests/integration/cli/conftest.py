@@ -65,7 +65,7 @@ def wcp360(
 @pytest.fixture
 async def node(wcp360: Wcp360, live_controller: LiveController, tmp_path: Path) -> AsyncIterator[str]:
     """The name of a simulated node that was enrolled with a token from the command line, and is connected."""
-    made = await wcp360("enrolment-tokens", "create", "--name", "lab", "--roles", "web", "--json")
+    made = await wcp360("enrolment-tokens", "create", "--name", "node-1", "--roles", "web", "--json")
     assert made.status == 0, made.err
     plan = FleetPlan(
         controller_url=live_controller.api_url,

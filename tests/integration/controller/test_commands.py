@@ -1,22 +1,27 @@
-"""`wcpd`: what an operator types on the controller's machine, as a process of its own."""
+"""`wcpd`: what an operator types on the controller's machine."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
+import sqlite3
 import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 import pytest
 
+from controller.__main__ import main
 from tests.integration.live import free_port
 
 TIMEOUT_SECONDS = 60
@@ -40,9 +45,28 @@ def _write(path: Path, content: str) -> Path:
     return path
 
 
-def wcpd(environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+@dataclass(frozen=True)
+class Answer:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def wcpd(environment: dict[str, str], *words: str) -> Answer:
+    """The command in this process: starting Python and importing everything takes seconds."""
+    out, err = io.StringIO(), io.StringIO()
+    with mock.patch.dict(os.environ, environment, clear=True), redirect_stdout(out), redirect_stderr(err):
+        code = main(words)
+    return Answer(code, out.getvalue(), err.getvalue())
+
+
+def wcpd_process(environment: dict[str, str], *words: str) -> Answer:
+    """The command as an operator runs it."""
     argv = [sys.executable, "-m", "controller", *words]
-    return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+    return Answer(done.returncode, done.stdout, done.stderr)
 
 
 def _is_written_by(ready: Path, pid: int) -> bool:
@@ -111,7 +135,7 @@ def test_run_again_keeps_the_administrator_and_the_keys(environment: dict[str, s
 
 def test_run_when_the_port_is_taken_says_so_and_fails(environment: dict[str, str]) -> None:
     with running(environment):
-        second = wcpd(environment | {"WCP360_DATA_DIR": environment["WCP360_DATA_DIR"] + "2"}, "run")
+        second = wcpd_process(environment | {"WCP360_DATA_DIR": environment["WCP360_DATA_DIR"] + "2"}, "run")
 
     assert second.returncode != 0
     assert "in use" in second.stderr
@@ -165,8 +189,8 @@ def test_check_of_a_fresh_machine_is_content(environment: dict[str, str]) -> Non
 def test_check_when_the_database_is_of_a_newer_release_fails(environment: dict[str, str]) -> None:
     wcpd(environment, "migrate")
     database = Path(environment["WCP360_DATA_DIR"]) / "controller.db"
-    code = f"import sqlite3; c = sqlite3.connect({str(database)!r}); c.execute(\"UPDATE alembic_version SET version_num = '9999'\"); c.commit()"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    with sqlite3.connect(database) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
 
     answer = wcpd(environment, "check")
 

@@ -141,6 +141,36 @@ async def test_listener_that_leaves_is_forgotten(live_controller: LiveController
     await wait_until(lambda: publisher.listener_count == 0)
 
 
+async def test_listener_whose_connection_breaks_is_forgotten_while_news_go_on(
+    live_controller: LiveController, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher = live_controller.controller.publisher
+    async with listen(live_controller, **bearer(live_controller)) as socket:
+        await subscribe(socket, "jobs")
+        socket.transport.abort()
+
+        def is_forgotten() -> bool:
+            publisher.publish(Topic.JOBS, "job.progress", {"text": "x" * 10_000})
+            return publisher.listener_count == 0
+
+        await wait_until(is_forgotten)
+
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_server_that_stops_lets_its_listeners_go(live_controller: LiveController) -> None:
+    async with listen(live_controller, **bearer(live_controller)) as socket:
+        await subscribe(socket, "jobs")
+
+        live_controller.server.should_exit = True
+
+        with pytest.raises(ConnectionClosed) as closed:
+            await socket.recv()
+
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1012
+
+
 async def test_subscription_when_its_queue_is_full_is_dropped_and_others_are_not() -> None:
     publisher = EventPublisher()
     with publisher.subscribe(queue_length=2) as slow, publisher.subscribe(queue_length=10) as quick:

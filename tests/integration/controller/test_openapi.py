@@ -16,6 +16,7 @@ METHODS = {"get", "put", "post", "delete", "patch"}
 PUBLIC = {
     "login",
     "enrol",
+    "renew-certificate",
     "show-health",
     "show-readiness",
     "fetch-install-script",
@@ -123,6 +124,12 @@ async def test_docs_page_loads_everything_from_this_server(anonymous_client: htt
     for address in parser.found:
         assert address.startswith("/docs/assets/")
         assert (await anonymous_client.get(address)).status_code == 200
+
+
+async def test_bare_address_leads_to_the_docs(anonymous_client: httpx.AsyncClient) -> None:
+    answer = await anonymous_client.get("/")
+
+    assert (answer.status_code, answer.headers["location"]) == (302, "/docs")
 
 
 async def test_docs_initializer_reads_our_own_document(anonymous_client: httpx.AsyncClient) -> None:

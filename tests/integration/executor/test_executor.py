@@ -375,6 +375,15 @@ async def test_submit_when_the_signature_is_foreign_leaves_no_trace(bench) -> No
     assert bench.journal.last_seq == 0
 
 
+async def test_submit_when_it_is_for_another_node_names_the_job_and_leaves_no_trace(bench) -> None:
+    a_job = job(manifest(), node_id="node-2")
+
+    refused = bench.submit(a_job)
+
+    assert (refused.job_id, refused.seq, refused.error.code) == (a_job.job_id, 1, "wrong_node")
+    assert bench.journal.find_job(a_job.job_id) is None
+
+
 async def test_submit_when_the_number_is_another_jobs_refuses_without_a_trace(bench) -> None:
     bench.submit(job(manifest(), seq=1))
     second = job(manifest(2), seq=1)

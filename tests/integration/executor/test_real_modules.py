@@ -91,6 +91,7 @@ async def test_crash_when_it_hits_any_action_is_undone_or_carried_on(tmp_path, s
         if scenario != "creates":
             await bench.run(job(manifest(1, *SPECS), seq=2))
         done_before = len(bench.host.applied)
+        before = bench.host.snapshot()
         a_job = job(asked, seq=3)
         bench.host.crash_at(done_before + number, is_after=is_after)
 
@@ -102,10 +103,19 @@ async def test_crash_when_it_hits_any_action_is_undone_or_carried_on(tmp_path, s
             bench.die()
         else:
             bench.journal.close()
+            assert number > 3
             return
         bench.open()
         await recover(bench.node)
         assert bench.journal.ledger.list_transactions() == []
+        if scenario != "removes" or "alice" in bench.host.state.users:
+            assert bench.host.snapshot().paths == before.paths, number
+            assert bench.host.snapshot().users == before.users, number
+            assert bench.host.snapshot().units == before.units, number
+            assert bench.host.snapshot().slices == before.slices, number
+        else:
+            assert CONF not in bench.host.state.paths
+            assert bench.host.state.homes == {}
         await bench.executor.start()
         await bench.settle()
         assert bench.result_of(a_job).state is JobState.SUCCEEDED, number

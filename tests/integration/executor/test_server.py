@@ -325,3 +325,4 @@ async def test_executor_when_systemd_passes_the_socket_serves_it_and_rests(tmp_p
     assert isinstance(status, ExecutorStatus)
     assert await asyncio.wait_for(process.wait(), WAIT_SECONDS) == 0
     assert not (tmp_path / "executor.sock").exists()
+    assert path.exists()

@@ -16,7 +16,7 @@ from controller.bootstrap import Controller
 from controller.fleet.models import DriftFindingRow, Node
 from controller.jobs.models import Job
 from controller.jobs.states import JobState
-from tests.integration.fleet.bench import Machine
+from tests.integration.fleet.agent import Machine
 
 API = "/api/v1"
 
@@ -26,6 +26,12 @@ async def make_token(client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
     assert answer.status_code == 201, answer.text
     token: dict[str, Any] = answer.json()
     return token
+
+
+def write_bundle(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "install.sh").write_text("url=@CONTROLLER_URL@ sum=@BUNDLE_SHA256@ pin=@SERVER_PIN@ v=@VERSION@\n")
+    (directory / "agent.tar.gz").write_bytes(b"a bundle")
 
 
 async def post_enrol(client: httpx.AsyncClient, machine: Machine, token: str, **options: Any) -> httpx.Response:
@@ -43,7 +49,9 @@ async def node(client: httpx.AsyncClient) -> dict[str, Any]:
     return found
 
 
-async def test_create_enrolment_token_gives_the_whole_command(client: httpx.AsyncClient, controller: Controller) -> None:
+async def test_create_enrolment_token_gives_the_whole_command(
+    client: httpx.AsyncClient, controller: Controller
+) -> None:
     made = await make_token(client, name="web1", roles=["web"], allowed_networks=["10.0.0.0/8"])
 
     pin = controller.fleet.server_certificate.pin
@@ -204,7 +212,8 @@ async def test_ping_node_answers_its_job(client: httpx.AsyncClient, node: dict[s
 
 
 @pytest.mark.parametrize(
-    ("verb", "presence"), [("install", "disabled"), ("enable", "enabled"), ("disable", "disabled"), ("remove", "absent")]
+    ("verb", "presence"),
+    [("install", "disabled"), ("enable", "enabled"), ("disable", "disabled"), ("remove", "absent")],
 )
 async def test_module_each_verb_picks_its_presence(
     client: httpx.AsyncClient, node: dict[str, Any], verb: str, presence: str
@@ -299,9 +308,7 @@ async def test_install_files_are_served_with_this_controllers_values(
 ) -> None:
     directory: Path = controller.settings.effective_bundle_dir
     assert (await anonymous_client.get("/install.sh")).status_code == 503
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "install.sh").write_text("url=@CONTROLLER_URL@ sum=@BUNDLE_SHA256@ pin=@SERVER_PIN@ v=@VERSION@\n")
-    (directory / "agent.tar.gz").write_bytes(b"a bundle")
+    write_bundle(directory)
 
     script = await anonymous_client.get("/install.sh")
 

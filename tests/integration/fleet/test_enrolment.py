@@ -18,7 +18,8 @@ from controller.fleet.words import render_words
 from controller.jobs.states import JobState
 from shared.errors import FleetError
 from shared.protocol.enrolment import EnrolmentState, parse_enrolment_token
-from tests.integration.fleet.bench import FakeAgent, FleetBench, Machine
+from tests.integration.fleet.agent import FakeAgent, Machine
+from tests.integration.fleet.bench import FleetBench
 
 
 @pytest.fixture

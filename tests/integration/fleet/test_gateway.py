@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import uuid
 
+import msgspec
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidHandshake, InvalidStatus
 
+from controller.fleet.authority import parse_csr
 from controller.jobs.commands import cancel_job
+from controller.jobs.queue import JobRequest
 from controller.jobs.states import JobState
 from shared.protocol.frames import (
     AckJob,
@@ -24,7 +29,8 @@ from shared.protocol.frames import (
 from shared.protocol.job import ErrorBody, JobResult
 from shared.protocol.job import JobState as NodeJobState
 from shared.specs.manifest import NODE_SUBJECT, decode_manifest
-from tests.integration.fleet.bench import FleetBench, Machine
+from tests.integration.fleet.agent import Session
+from tests.integration.fleet.bench import FleetBench
 from tests.integration.live import wait_until
 
 
@@ -179,13 +185,9 @@ async def test_dial_with_a_revoked_certificate_is_forbidden(bench: FleetBench) -
 async def test_dial_with_a_certificate_we_did_not_record_is_forbidden(bench: FleetBench) -> None:
     """Signed by the right authority is not enough: the row decides."""
     agent = await bench.enrol()
-    from controller.fleet.authority import parse_csr
-
     issued = bench.fleet.authority.issue_node_certificate(
         parse_csr(agent.machine.csr_pem()), cluster_id="x", node_id=agent.node_id, now=bench.clock()
     )
-    import msgspec
-
     agent.reply = msgspec.structs.replace(agent.reply, certificate_pem=issued.pem)
 
     with pytest.raises(InvalidStatus) as caught:
@@ -198,8 +200,6 @@ async def test_hello_of_another_node_is_rejected(bench: FleetBench) -> None:
     first, second = await bench.enrol(name="first"), await bench.enrol(name="second")
 
     connection = await first.dial()
-    from tests.integration.fleet.bench import Session
-
     session = Session(first, connection)
     await session.send(second.hello())
 
@@ -293,7 +293,6 @@ async def test_run_plan_returns_what_the_node_says(bench: FleetBench) -> None:
     agent = await bench.enrol()
     session = await agent.connect()
     await session.run_next()
-    from controller.jobs.queue import JobRequest
 
     request = JobRequest(
         node_id=agent.node_id,
@@ -339,17 +338,8 @@ async def test_frame_that_is_none_ends_the_session_with_a_reason(bench: FleetBen
 
 
 async def test_dial_without_a_client_certificate_fails(bench: FleetBench) -> None:
-    import ssl
-
-    from websockets.asyncio.client import connect
-    from websockets.exceptions import InvalidHandshake
-
     context = ssl.create_default_context(cadata=bench.fleet.authority.ca_pem)
     url = f"wss://127.0.0.1:{bench.fleet.gateway.port}/agent/v1"
 
     with pytest.raises((OSError, InvalidHandshake, EOFError)):
         await connect(url, ssl=context, proxy=None)
-
-
-async def test_machine_keys_differ() -> None:
-    assert Machine().csr_pem() != Machine().csr_pem()

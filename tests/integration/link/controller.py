@@ -1,14 +1,8 @@
-"""The controller's public side for tests: /ca.pem, /install.sh, the bundle and an enrolment that obeys the test.
-
-Run as a program it is a whole controller with a gateway for trying the installer in a real node:
-`python -m tests.integration.link.controller DIRECTORY HOST BUNDLE_DIRECTORY`.
-"""
+"""The controller's public side for tests: /ca.pem and an enrolment that obeys the test. It signs jobs, too."""
 
 from __future__ import annotations
 
-import base64
 import email.utils
-import hashlib
 import threading
 import time
 from collections.abc import Iterator
@@ -22,8 +16,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from shared.protocol.enrolment import EnrolmentReply, EnrolmentRequest, EnrolmentState, EnrolmentToken
-from shared.protocol.envelope import TRUST_TYPE, sign_envelope
-from shared.protocol.trust import TrustBundle, encode_trust_bundle
+from shared.protocol.envelope import JOB_TYPE, TRUST_TYPE, sign_envelope
+from shared.protocol.frames import OfferJob
+from shared.protocol.job import Job, encode_job
+from shared.protocol.trust import JobKey, TrustBundle, encode_trust_bundle
 from tests.integration.link.pki import TestAuthority
 
 CLUSTER = "11111111-1111-4111-8111-111111111111"
@@ -37,11 +33,22 @@ class FakeController:
         self.authority = authority
         self.gateway_url = gateway_url
         self.root_key = Ed25519PrivateKey.generate()
+        self.job_key = Ed25519PrivateKey.generate()
         self.answers: list[EnrolmentState | tuple[int, str]] = []
         self.requests: list[EnrolmentRequest] = []
         self.clock_offset_seconds = 0.0
         self.files: dict[str, bytes] = {"/ca.pem": authority.ca_pem.encode()}
         self.url = ""
+
+    @property
+    def job_key_entry(self) -> JobKey:
+        public_key = self.job_key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        return JobKey(kid="job", public_key=public_key, not_before=0.0, expires_at=time.time() + 86_400)
+
+    def sign_job(self, job: Job) -> OfferJob:
+        """An offer as the gateway sends it."""
+        envelope = sign_envelope(JOB_TYPE, encode_job(job), {"job": self.job_key})
+        return OfferJob(envelope=envelope, job_id=job.job_id, seq=job.seq)
 
     @property
     def token(self) -> str:
@@ -52,7 +59,7 @@ class FakeController:
         server = ThreadingHTTPServer((host, port), self._make_handler())
         server.socket = self.authority.server_context(wants_client=False).wrap_socket(server.socket, server_side=True)
         self.url = f"https://localhost:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
         try:
             yield self
@@ -82,13 +89,13 @@ class FakeController:
             issued_at=time.time(),
             expires_at=time.time() + 86_400,
             ca_certificates=(self.authority.certificate.public_bytes(Encoding.DER),),
-            job_keys=(),
+            job_keys=(self.job_key_entry,),
         )
         envelope = sign_envelope(TRUST_TYPE, encode_trust_bundle(bundle), {"root": self.root_key})
         return EnrolmentReply(
             state=EnrolmentState.APPROVED,
             fingerprint_words=WORDS,
-            node_id="22222222-2222-4222-8222-222222222222",
+            node_id=f"node-{request.hostname}",
             node_name=request.hostname,
             node_gen=1,
             cluster_id=CLUSTER,
@@ -122,23 +129,3 @@ class FakeController:
                 pass
 
         return Handler
-
-
-def render_install_script(template: str, *, url: str, bundle: bytes, server_pin: str) -> str:
-    """install.sh as the controller serves it."""
-    values = {
-        "@CONTROLLER_URL@": url,
-        "@BUNDLE_SHA256@": hashlib.sha256(bundle).hexdigest(),
-        "@SERVER_PIN@": server_pin,
-        "@VERSION@": "test",
-    }
-    for name, value in values.items():
-        template = template.replace(name, value)
-    return template
-
-
-def server_pin(authority: TestAuthority) -> str:
-    """curl's form of the pin of the server's key (made by `running`)."""
-    certificate = x509.load_pem_x509_certificate((authority.folder / "server.crt").read_bytes())
-    der = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return "sha256//" + base64.b64encode(hashlib.sha256(der).digest()).decode()

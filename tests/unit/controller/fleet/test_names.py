@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,8 +92,6 @@ def test_parse_network_of_no_network_is_refused(raw: str) -> None:
 
 
 def make_files(url: str) -> InstallFiles:
-    from pathlib import Path
-
     return InstallFiles(bundle_dir=Path("/nonexistent"), controller_url=url, server_pin="cGlu")
 
 

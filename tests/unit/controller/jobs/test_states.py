@@ -65,7 +65,7 @@ def test_superseded_comes_only_from_what_no_node_knows() -> None:
 
 
 def test_sets_of_states_fit_together() -> None:
-    assert UNFINISHED | FINAL == set(JobState)
+    assert set(JobState) == UNFINISHED | FINAL
     assert not UNFINISHED & FINAL
     assert IN_LANE < UNFINISHED
     assert PRESUMED < NEEDS_ATTENTION < FINAL
