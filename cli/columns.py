@@ -20,7 +20,7 @@ WANTED: Mapping[str, tuple[str, ...]] = {
     "clients": ("name", "email", "accounts", "created_at"),
     "domains": ("name", "account_id", "is_automatic", "created_at"),
     "drift": ("id", "node_id", "subject", "key", "summary", "is_repaired", "found_at"),
-    "enrolment-tokens": ("name", "state", "approval", "roles", "allowed_networks", "failures", "expires_at", "used_at"),
+    "enrolment-tokens": ("id", "name", "state", "approval", "roles", "allowed_networks", "failures", "expires_at"),
     "jobs": ("id", "state", "label", "node_id", "attempts", "error", "created_at"),
     "nodes": ("name", "state", "is_connected", "roles", "is_cordoned", "observed_status", "last_seen_at"),
     "packages": ("name", "cpu_percent", "memory_bytes", "processes_max", "disk_bytes", "sites_max", "accounts"),
@@ -33,14 +33,14 @@ HIDDEN = ("id", "created_at", "updated_at", "deleted_at", "request_id", "next_cu
 
 
 def choose_columns(items: Sequence[Mapping[str, Any]], group: str = "") -> list[str]:
-    """Fields that hold something in at least one row; the id too where the row has no name to use in its place."""
+    """Fields that hold something in some row; without a hint the id too, where a row has no name in its place."""
     filled = [name for name in _field_names(items) if any(not _is_empty(item.get(name)) for item in items)]
     columns = [name for name in WANTED.get(group, ()) if name in filled]
     if len(columns) < 2:
         plain = [name for name in filled if name not in HIDDEN and _is_plain(items, name)]
         columns = [name for name in PREFERRED if name in plain] + [name for name in plain if name not in PREFERRED]
-    if "id" in filled and "id" not in columns and not all(name_of(item) for item in items):
-        columns.insert(0, "id")
+        if "id" in filled and not all(name_of(item) for item in items):
+            columns.insert(0, "id")
     return columns[:MAX_COLUMNS] or filled[:MAX_COLUMNS]
 
 

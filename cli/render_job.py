@@ -47,7 +47,7 @@ def print_job(console: Console, job: Mapping[str, Any], label: Callable[[str, An
     for key, title in SECTIONS:
         _print_section(console, title, told.get(key))
     for change in told.get("changes", []):
-        if change.get("diff"):
+        if change.get("diff") and change.get("kind") != "create":  # a new file's diff is the whole file: --json has it
             console.print(Text(f"\nDiff of {visible(change.get('target'))}", style="bold"), soft_wrap=True)
             print_diff(console, change["diff"])
     if told.get("next_step"):

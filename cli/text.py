@@ -11,6 +11,7 @@ BYTE_STEP = 1024
 # C0 but tab and newline, DEL, C1, and what reorders a line: a name or a log line must not move the cursor or hide text.
 # Source: ECMA-48 section 5; Unicode Standard Annex 9 for the directional formatting characters.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|\+00:00)")
 _UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -27,15 +28,17 @@ def render_json(value: Any) -> str:
 
 def format_value(name: str, value: Any) -> str:
     """A value as people read it: sizes with their unit, times to the second in UTC, lists with commas."""
+    if value in ({}, []):
+        return "-"
     if isinstance(value, (dict, list)):
         is_plain = isinstance(value, list) and all(not isinstance(item, (dict, list)) for item in value)
-        return visible(", ".join(map(str, value)) or "-" if is_plain else render_json(value))
+        return visible(", ".join(map(str, value)) if is_plain else render_json(value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int) and name.endswith("_bytes"):
         return format_bytes(value)
-    if isinstance(value, str) and name.endswith("_at") and value[10:11] == "T":
-        return visible(value[:19].replace("T", " ") + "Z")
+    if isinstance(value, str) and _TIME.fullmatch(value):
+        return value[:19].replace("T", " ") + "Z"
     return "-" if value is None or value == "" else visible(value)
 
 

@@ -17,7 +17,7 @@ from cli.names import Requester
 from cli.text import visible
 
 JOB_PATH = "/api/v1/jobs/{}"
-FIRST_POLL_SECONDS = 0.25
+FIRST_POLL_SECONDS = 0.1
 LAST_POLL_SECONDS = 2.0
 """A long wait asks less often: hundreds of jobs of one package must not become a load of their own."""
 POLL_GROWTH = 1.3

@@ -1,8 +1,8 @@
 """The error hierarchy of the product. Every error has a stable code that docs/errors.md explains to an operator.
 
-A class of its own exists only where some caller treats it differently (docs/architecture.md, errors). The message is for
-people, the context for support; an error never embeds its cause: use `raise ... from error` and log the chain once, at
-the boundary.
+A class of its own exists only where some caller treats it differently (docs/architecture.md). The message is for people,
+the context for support; an error never embeds its cause: use `raise ... from error` and log the chain once, at the
+boundary.
 """
 
 from __future__ import annotations

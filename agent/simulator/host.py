@@ -62,7 +62,7 @@ class MemoryHost:
         directories: Further directories that exist from the beginning.
     """
 
-    def __init__(  # noqa: PLR0913 - each is a knob of the simulation, by name only
+    def __init__(
         self,
         *,
         repository: Mapping[str, MemoryPackage] = DEBIAN_12,

@@ -47,7 +47,7 @@ class SystemdBus:
         self._waiting: dict[str, asyncio.Future[str]] = {}
         self._early: dict[str, str] = {}
 
-    async def call(  # noqa: PLR0913 - the six parts of a D-Bus call
+    async def call(
         self,
         member: str,
         signature: str = "",

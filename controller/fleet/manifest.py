@@ -117,8 +117,10 @@ class NodeObserver:
             if result.finished_at
             else job.created_at
         )
-        is_applied = result.state is JobState.SUCCEEDED
         is_parked = any(report.outcome is ResourceOutcome.PARKED for report in result.resources)
+        # A job whose only fault are parked modules ends as failed, and everything else of it was applied.
+        is_only_parked = result.state is JobState.FAILED and not result.is_rolled_back and is_parked
+        is_applied = result.state is JobState.SUCCEEDED or is_only_parked
         node.observed_status = "failed" if not is_applied else "parked" if is_parked else "ok"
         node.observed_at = at
         if is_applied:

@@ -1,4 +1,4 @@
-"""How a machine becomes a node: the token an administrator pastes and the two messages of the enrolment (JSON over HTTPS)."""
+"""How a machine becomes a node: the token that an administrator pastes, and the two messages (JSON over HTTPS)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 
 from shared.errors import InvalidInputError
 
-TOKEN_PREFIX: Final = "e1"
+TOKEN_PREFIX: Final = "e1"  # noqa: S105 - the format's version, no secret
 _TOKEN = re.compile(r"e1\.([0-9a-f]{16})\.([0-9a-f]{64})\.([0-9a-f]{64})(?:\.([0-9a-f]{64}))?")
 
 

@@ -30,14 +30,15 @@ _MODULE_NAME = re.compile(r"[a-z][a-z0-9]{1,30}")
 # process list. Source: /usr/share/base-passwd/{passwd,group}.master and the sysusers files of the packages we install.
 RESERVED_UNIX_NAMES: Final = frozenset(
     """
-    root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc gnats nobody nogroup adm tty disk
-    kmem dialout fax voice cdrom floppy tape sudo audio dip operator src shadow utmp video sasl plugdev staff users
-    systemd-network systemd-resolve systemd-timesync systemd-journal systemd-coredump messagebus polkitd sshd ntp input
-    sgx kvm render crontab netdev ssl-cert nginx apache php mysql mariadb postgres postgresql redis memcache postfix
-    postdrop dovecot dovenull vmail opendkim rspamd clamav bind named pdns unbound debian debian-exim ftp proftpd vsftpd
-    restic git ssh admin administrator host localhost wcp wcp360 wcp-agent wcp-executor test guest default public private
-    tenant account client reseller support postmaster webmaster hostmaster abuse security
-    """.split()
+    root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc gnats nobody nogroup adm tty
+    disk kmem dialout fax voice cdrom floppy tape sudo audio dip operator src shadow utmp video sasl plugdev staff
+    users systemd-network systemd-resolve systemd-timesync systemd-journal systemd-coredump messagebus polkitd sshd
+    ntp input sgx kvm render crontab netdev ssl-cert nginx apache php mysql mariadb postgres postgresql redis
+    memcache postfix postdrop dovecot dovenull vmail opendkim rspamd clamav bind named pdns unbound debian debian-
+    exim ftp proftpd vsftpd restic git ssh admin administrator host localhost wcp wcp360 wcp-agent wcp-executor test
+    guest default public private tenant account client reseller support postmaster webmaster hostmaster abuse
+    security
+    """.split()  # noqa: SIM905 - a list of words reads better as words
 )
 
 

@@ -10,7 +10,8 @@ from wcplab.check import check_machine
 
 from tests.e2e.fleet import Fleet, start_fleet, stop_fleet
 
-LAB = "e2e"
+LAB = os.environ.get("WCP360_E2E_LAB", "e2e")
+"""Two runs side by side need labs of their own."""
 BOOKWORM = f"{LAB}-1"
 TRIXIE = f"{LAB}-2"
 

@@ -63,8 +63,8 @@ def wcp360(
 
 
 @pytest.fixture
-async def node(wcp360: Wcp360, live_controller: LiveController, tmp_path: Path) -> AsyncIterator[str]:
-    """The name of a simulated node that was enrolled with a token from the command line, and is connected."""
+async def fleet(wcp360: Wcp360, live_controller: LiveController, tmp_path: Path) -> AsyncIterator[SimulatedFleet]:
+    """One simulated node that was enrolled with a token from the command line, and is connected."""
     made = await wcp360("enrolment-tokens", "create", "--name", "node-1", "--roles", "web", "--json")
     assert made.status == 0, made.err
     plan = FleetPlan(
@@ -78,6 +78,12 @@ async def node(wcp360: Wcp360, live_controller: LiveController, tmp_path: Path) 
     fleet.start()
     try:
         await wait_until(lambda: fleet.connected_count == 1)
-        yield "node-1"
+        yield fleet
     finally:
         await fleet.stop()
+
+
+@pytest.fixture
+def node(fleet: SimulatedFleet) -> str:
+    """Its name."""
+    return "node-1"

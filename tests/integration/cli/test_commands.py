@@ -60,7 +60,9 @@ def test_commands_when_counted_are_all_operations_of_the_api(raw: dict[str, Any]
     }
 
     assert {(item.method, item.path) for item in document.operations} == wanted
-    assert [name for name, count in Counter((item.group, item.command) for item in document.operations).items() if count > 1] == []
+    assert [
+        name for name, count in Counter((item.group, item.command) for item in document.operations).items() if count > 1
+    ] == []
 
 
 def test_commands_when_asked_for_help_say_what_they_do(
@@ -80,7 +82,18 @@ def test_commands_when_asked_for_help_say_what_they_do(
 
 
 def test_options_when_built_from_the_api_never_hide_the_programs_own(document: Document) -> None:
-    own = {*SWITCHES, *WITH_VALUE, "--body", "--dry-run", "--wait", "--wait-timeout", "--yes", "--all", "--columns", "--help"}
+    own = {
+        *SWITCHES,
+        *WITH_VALUE,
+        "--body",
+        "--dry-run",
+        "--wait",
+        "--wait-timeout",
+        "--yes",
+        "--all",
+        "--columns",
+        "--help",
+    }
 
     taken = [(item.operation_id, parameter.flag) for item in document.operations for parameter in item.parameters]
 

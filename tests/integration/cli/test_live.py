@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.simulator.fleet import SimulatedFleet
 from cli.exit_codes import ExitCode
 from tests.integration.cli.conftest import Wcp360
 from tests.integration.conftest import PASSWORD
@@ -15,7 +16,9 @@ from tests.integration.live import LiveController, wait_until
 
 
 async def test_packages_when_created_changed_and_deleted_follow_the_words(wcp360: Wcp360) -> None:
-    made = await wcp360("packages", "create", "--name", "starter", "--memory-bytes", "512MiB", "--disk-bytes", "5GiB", "--json")
+    made = await wcp360(
+        "packages", "create", "--name", "starter", "--memory-bytes", "512MiB", "--disk-bytes", "5GiB", "--json"
+    )
     assert (made.status, made.err) == (0, "")
     assert (made.json["memory_bytes"], made.json["disk_bytes"]) == (512 * 1024**2, 5 * 1024**3)
 
@@ -194,10 +197,31 @@ async def test_events_when_followed_tell_of_a_job(wcp360: Wcp360, live_controlle
     assert ended.json["topic"] in ("nodes", "jobs")
 
 
-async def test_wait_when_the_node_is_away_ends_with_9_and_the_job_goes_on(wcp360: Wcp360, node: str) -> None:
-    await prepare(wcp360)
+async def test_wait_when_the_node_is_away_ends_with_9_and_the_job_goes_on(
+    wcp360: Wcp360, fleet: SimulatedFleet, node: str
+) -> None:
     assert (await wcp360("nodes", "ping", node, "--wait")).status == 0
+    await fleet.stop()
 
-    ended = await wcp360("nodes", "ping", node, "--wait", "--wait-timeout", "0")
+    ended = await wcp360("nodes", "ping", node, "--wait", "--wait-timeout", "0.3", "--json")
 
-    assert ended.status in (0, ExitCode.WAIT_TIMEOUT)
+    assert (ended.status, ended.out) == (ExitCode.WAIT_TIMEOUT, "")
+    job_id = json.loads(ended.err)["job_id"]
+    assert (await wcp360("jobs", "show", job_id, "--json")).json["is_final"] is False
+
+
+async def test_plan_when_the_node_is_away_is_unavailable(wcp360: Wcp360, fleet: SimulatedFleet, node: str) -> None:
+    await prepare(wcp360)
+    await fleet.stop()
+    await wait_for_away(wcp360, node)
+
+    ended = await wcp360(*ALICE, "--node-id", node, "--dry-run", "--json")
+
+    assert (ended.status, ended.out) == (ExitCode.UNAVAILABLE, "")
+    assert json.loads(ended.err)["code"] == "agent_offline"
+
+
+async def wait_for_away(wcp360: Wcp360, node: str) -> None:
+    async with asyncio.timeout(20):
+        while (await wcp360("nodes", "show", node, "--json")).json["is_connected"]:
+            await asyncio.sleep(0.01)

@@ -155,7 +155,10 @@ JOB = {
         "undo": ["remove the file"],
         "irreversible": ["drop it"],
         "is_rolled_back": True,
-        "changes": [{"target": "/etc/nginx/a.conf", "diff": "+new line"}],
+        "changes": [
+            {"target": "/etc/nginx/a.conf", "kind": "update", "diff": "+new line"},
+            {"target": "/etc/nginx/b.conf", "kind": "create", "diff": "+whole file"},
+        ],
         "resources": [{"key": "site/a", "outcome": "parked", "note": "", "error_message": "refused"}],
         "risks": [],
         "next_step": "Read the error.",
@@ -176,6 +179,7 @@ def test_job_when_it_has_an_explanation_tells_the_whole_story() -> None:
     assert -1 not in places, order[places.index(-1)]
     assert places == sorted(places)
     assert "Reloads" not in text  # there were none
+    assert "whole file" not in text  # new files are listed, not shown
 
 
 @pytest.mark.parametrize("is_colourless", [True, False])
@@ -207,6 +211,7 @@ def test_console_when_pipe_is_closed_tells_the_caller() -> None:
         ("", {"id": "1", "name": "n", "nested": {"a": 1}, "empty": ""}, ["name"]),
         ("jobs", {"state": "s", "id": "1", "label": "a", "resource_key": "k"}, ["id", "state", "label"]),
         ("jobs", {"everything": "is", "different": "now"}, ["everything", "different"]),
+        ("audit", {"id": "1", "at": "x", "action": "y", "hash": "h"}, ["at", "action"]),
         ("", {"id": "1"}, ["id"]),
     ],
 )
@@ -229,6 +234,9 @@ def test_choose_columns_when_there_are_many_shows_the_first() -> None:
         ("is_default", True, "yes"),
         ("is_default", False, "no"),
         ("created_at", "2026-11-23T03:50:24.123456Z", "2026-11-23 03:50:24Z"),
+        ("at", "2026-11-23T03:50:24+00:00", "2026-11-23 03:50:24Z"),
+        ("name", "2026-11-23Today", "2026-11-23Today"),
+        ("labels", {}, "-"),
         ("aliases", ["a", "b"], "a, b"),
         ("aliases", [], "-"),
         ("name", "", "-"),
