@@ -87,5 +87,6 @@ def open_client(ctx: click.Context, profile: Profile | None = None) -> ApiClient
         is_hurried=ctx.resilient_parsing,  # click's word for "somebody pressed tab"
         transport=root.obj,
     )
-    root.call_on_close(client.close)
+    if not ctx.resilient_parsing:  # completion asks for names after click has closed the context
+        root.call_on_close(client.close)
     return client

@@ -1,7 +1,7 @@
 """The error hierarchy of the product. Every error has a stable code that docs/errors.md explains to an operator.
 
-A class of its own exists only where some caller treats it differently (docs/architecture.md). The message is for people,
-the context for support; an error never embeds its cause: use `raise ... from error` and log the chain once, at the
+A class of its own exists only where some caller treats it differently. The message is for people, the context for
+support; an error never embeds its cause: use `raise ... from error` and log the chain once, at the
 boundary.
 """
 

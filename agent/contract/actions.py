@@ -248,7 +248,7 @@ class ConfigTree(msgspec.Struct, frozen=True, kw_only=True):
     live_dir: str
     """Absolute; every file of a PublishConfig lies directly in it."""
     validator: tuple[str, ...]
-    """argv; `{stage}` stands for the staged main file, `{stage_dir}` for the staged folder, `{file}` for one staged file."""
+    """argv; `{stage}` stands for the staged main file, `{stage_dir}` for its folder, `{file}` for one staged file."""
     main_file: str | None = None
     """Copied into the stage with `live_dir` replaced by the staged folder; None when each file stands alone."""
     reload_unit: str | None = None

@@ -1,4 +1,7 @@
-"""A host as core sees it: a probe that also applies and undoes actions. Real in agent.system, in memory in agent.simulator."""
+"""A host as core sees it: a probe that also applies and undoes actions.
+
+Real in agent.system, in memory in agent.simulator.
+"""
 
 from __future__ import annotations
 

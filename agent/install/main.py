@@ -20,7 +20,7 @@ from agent.link.settings import NodePaths
 from agent.link.setup_errors import ExitCode, SetupError
 from shared.errors import FleetError
 
-TOKEN_VARIABLE: Final = "WCP360_TOKEN"  # noqa: S105  # the name of a variable, not a token
+TOKEN_VARIABLE: Final = "WCP360_TOKEN"  # noqa: S105 - the name of a variable, not a token
 
 
 def run_install(arguments: argparse.Namespace) -> int:

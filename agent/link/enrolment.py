@@ -262,7 +262,7 @@ def read_facts(root: Path) -> dict[str, str]:
 
 
 def _list_addresses() -> list[str]:
-    import psutil  # noqa: PLC0415  # only here, and only at enrolment
+    import psutil  # noqa: PLC0415 - only here, and only at enrolment
 
     addresses = (
         address.address

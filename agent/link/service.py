@@ -208,4 +208,4 @@ class LinkService:
 
 
 def _chance() -> float:
-    return random.random()  # noqa: S311  # spreads a fleet in time, keeps no secret
+    return random.random()  # noqa: S311 - spreads a fleet in time, keeps no secret

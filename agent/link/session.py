@@ -252,7 +252,7 @@ class Session:
 
 
 def _jittered(interval_seconds: float) -> float:
-    return spread_interval_seconds(interval_seconds, random.random())  # noqa: S311  # spreads load, keeps no secret
+    return spread_interval_seconds(interval_seconds, random.random())  # noqa: S311 - spreads load, keeps no secret
 
 
 async def close_quietly(connection: ClientConnection) -> None:

@@ -23,7 +23,6 @@ from agent.link.settings import NodePaths, read_agent_settings
 from agent.link.spool import Spool
 from agent.link.status_file import LinkStatus, StatusFile
 from agent.link.watchdog import Pulse, ServiceNotifier
-from agent.simulator.answers import answer_like_nginx
 from agent.simulator.host import MemoryHost
 from agent.simulator.host_state import HostState
 from shared.errors import BugError, UnavailableError
@@ -119,7 +118,7 @@ class SimulatedAgent:
     def __init__(self, name: str, paths: NodePaths, registry: Registry, *, keeps_state: bool = True) -> None:
         """`keeps_state`: journal, spool and host outlive this object in the folder; else all is in memory."""
         self.name = name
-        self.host = MemoryHost(config_trees=tuple(registry.config_trees.values()), responder=answer_like_nginx)
+        self.host = MemoryHost(config_trees=tuple(registry.config_trees.values()))
         self._paths = paths
         self._host_file = paths.executor_state_dir / _HOST_FILE if keeps_state else None
         if self._host_file is not None:

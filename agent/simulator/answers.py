@@ -6,8 +6,7 @@ import re
 from typing import Final
 
 from agent.contract.facts import HttpFact
-from agent.simulator.host import MemoryHost
-from agent.simulator.host_state import MemoryUnit
+from agent.simulator.host_state import HostState, MemoryUnit
 
 _SITES: Final = "/etc/nginx/wcp360/sites/"
 _MAIN: Final = "/etc/nginx/nginx.conf"
@@ -16,11 +15,11 @@ _SERVER_NAMES: Final = re.compile(r"^ +server_name ([^;]+);", re.MULTILINE)
 _RETURN: Final = r" \{(?:[^{}]|\{[^{}]*\})*?\n +return ([0-9]{3})(?: \"([^\"]*)\")?;"
 
 
-def answer_like_nginx(host: MemoryHost, host_name: str, path: str) -> HttpFact | None:
+def answer_like_nginx(state: HostState, host_name: str, path: str) -> HttpFact | None:
     """None while nginx does not run; the default server for a name that no site has."""
-    if not host.state.units.get("nginx.service", MemoryUnit()).is_running:
+    if not state.units.get("nginx.service", MemoryUnit()).is_running:
         return None
-    text = _find_server(host, host_name)
+    text = _find_server(state, host_name)
     if path == _PHP_PROBE and path in text:
         return HttpFact(status=200, body_start="pong")
     found = re.search(rf"location = {re.escape(path)}{_RETURN}", text) or re.search(rf"location /{_RETURN}", text)
@@ -29,9 +28,9 @@ def answer_like_nginx(host: MemoryHost, host_name: str, path: str) -> HttpFact |
     return HttpFact(status=int(found[1]), body_start=found[2] or "")
 
 
-def _find_server(host: MemoryHost, host_name: str) -> str:
-    for file, found in host.state.paths.items():
+def _find_server(state: HostState, host_name: str) -> str:
+    for file, found in state.paths.items():
         names = _SERVER_NAMES.search(found.content) if file.startswith(_SITES) else None
         if names is not None and host_name in names[1].split():
             return found.content
-    return host.state.paths[_MAIN].content
+    return state.paths[_MAIN].content

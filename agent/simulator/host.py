@@ -14,6 +14,7 @@ import msgspec
 from agent.contract.actions import AnyAction, ConfigTree, PublishConfig, ReloadUnit, RemoveFile, WriteFile, content_hash
 from agent.contract.facts import HomeFact, HttpFact, LimitReading, PathFact, SliceFact, UnitFact, UserFact
 from agent.contract.host import UndoRecord
+from agent.simulator.answers import answer_like_nginx
 from agent.simulator.host_effects import Effects, Validator, judge_config
 from agent.simulator.host_faults import Faults, SimulatedCrash, Where
 from agent.simulator.host_state import DEBIAN_12, HostState, Kind, MemoryPackage, MemoryPath, MemoryUnit, fresh_state
@@ -37,17 +38,8 @@ _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(_MemoryUndo)
 _LIMIT_FIELDS = ("cpu_percent", "memory_bytes", "processes_max", "io_weight")
 
-Responder = Callable[["MemoryHost", str, str], HttpFact | None]
-
-
-def answer_by_config(host: MemoryHost, host_name: str, path: str) -> HttpFact | None:  # noqa: ARG001 - a Responder
-    """Answer like nginx: 503 where the site's file returns it, else 200, 404 for a name that no file has."""
-    if not host.state.units.get("nginx.service", MemoryUnit()).is_running:
-        return None
-    for file, found in host.state.paths.items():
-        if file.startswith("/etc/nginx/") and f" {host_name}" in found.content.replace(";", " "):
-            return HttpFact(status=503 if "return 503" in found.content else 200, body_start=host_name)
-    return HttpFact(status=404, body_start="")
+Responder = Callable[[HostState, str, str], HttpFact | None]
+"""State, host name and path to the answer; None when nobody listens."""
 
 
 class MemoryHost:
@@ -69,7 +61,7 @@ class MemoryHost:
         config_trees: Sequence[ConfigTree] = (),
         storage: StorageDriver = StorageDriver.BTRFS,
         validator: Validator = judge_config,
-        responder: Responder = answer_by_config,
+        responder: Responder = answer_like_nginx,
         directories: Sequence[str] = (),
     ) -> None:
         self.state = fresh_state(directories)
@@ -256,4 +248,4 @@ class MemoryHost:
         return self.state.processes.get(str(uid), 0) > 0
 
     async def http_get(self, *, host_name: str, path: str) -> HttpFact | None:
-        return self._responder(self, host_name, path)
+        return self._responder(self.state, host_name, path)

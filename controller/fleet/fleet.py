@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -41,6 +40,7 @@ from controller.fleet.signer import LocalSigner
 from controller.fleet.tokens import NewToken, TokenParams
 from controller.fleet.trust import decode_envelope, ensure_trust_bundle, find_trust_bundle
 from controller.jobs.engine import JobEngine
+from controller.jobs.loops import Loops
 from controller.jobs.ports import NodeIdentity
 from controller.settings import Settings
 from shared.errors import BugError, FleetError, NotFoundError
@@ -93,7 +93,7 @@ class Fleet:
         self._authority: Authority | None = None
         self._server_certificate: ServerCertificate | None = None
         self._placement = Placement(parts.ports.committed)
-        self._task: asyncio.Task[None] | None = None
+        self._loops = Loops()
         self._started_at: datetime | None = None
         self.nodes = Nodes(parts.ports.record)
         self.gateway = Gateway(_gateway_options(parts.settings), self._gateway_parts())
@@ -131,18 +131,15 @@ class Fleet:
             await mark_silent(session, silent_since=self._parts.clock() - lease)
         await self.gateway.start(certificate, str(self.authority.ca_path))
         self._started_at = self._parts.clock()
-        self._task = asyncio.create_task(self._run_renewal(), name="fleet-renewal")
+        self._loops.spawn(self._run_renewal(), name="fleet-renewal")
 
     async def stop(self) -> None:
         """Send the agents away and close."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._loops.stop()
         await self.gateway.stop()
 
     async def _run_renewal(self) -> None:
-        while True:
-            await asyncio.sleep(RENEWAL_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+        while await self._loops.pause(RENEWAL_SECONDS * random.uniform(0.8, 1.2)):  # noqa: S311 - jitter
             try:
                 await self.renew()
             except (FleetError, SQLAlchemyError, OSError) as error:

@@ -30,6 +30,7 @@ from controller.fleet.session import CLOSE_TRY_AGAIN, NodeSession
 from controller.fleet.sessions import Admitted, OpenedSession, admit, find_outsiders, mark_silent, write_heartbeats
 from controller.jobs import offers
 from controller.jobs.engine import JobEngine
+from controller.jobs.loops import Loops
 from shared.errors import FleetError, ForbiddenError
 from shared.protocol.envelope import Envelope
 from shared.protocol.frames import GATEWAY_PATH, MAX_FRAME_BYTES, SUBPROTOCOL, Metrics
@@ -85,7 +86,7 @@ class Gateway:
         self._admitted: WeakKeyDictionary[ServerConnection, Admitted] = WeakKeyDictionary()
         self._beats: dict[str, datetime] = {}
         self._metrics: dict[str, Metrics] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._loops = Loops()
         self._server: Server | None = None
         self._context: ssl.SSLContext | None = None
 
@@ -116,7 +117,7 @@ class Gateway:
             backlog=1024,
         )
         for loop in (self._run_poll, self._run_heartbeats):
-            self._spawn(loop())
+            self._loops.spawn(loop())
 
     async def stop(self) -> None:
         """Say goodbye to every agent, then close."""
@@ -127,9 +128,7 @@ class Gateway:
             self._server.close(code=1012, reason="restart")
             await self._server.wait_closed()
             self._server = None
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._loops.stop()
 
     def use_certificate(self, certificate: ServerCertificate) -> None:
         """Show another certificate to agents that connect from now on."""
@@ -166,7 +165,7 @@ class Gateway:
 
     def check_soon(self) -> None:
         """Somebody may have been revoked, or a job cancelled: look now instead of at the next poll."""
-        self._spawn(self._look_after_all())
+        self._loops.spawn(self._look_after_all())
 
     async def offer_trust(self, version: int, envelope: Envelope) -> None:
         """Give every connected node the new bundle."""
@@ -233,18 +232,18 @@ class Gateway:
         """The session is open: it counts from now on, and an older one does not."""
         old = self._sessions.get(session.node_id)
         if old is not None and old.epoch > session.epoch:
-            self._spawn(session.supersede())
+            self._loops.spawn(session.supersede())
             return
         self._sessions[session.node_id] = session
         self._beats[session.node_id] = self.now()
         if old is not None:
-            self._spawn(old.supersede())
+            self._loops.spawn(old.supersede())
         if opened.changed_jobs:
             self.engine.notify()
             await self.engine.announce(opened.changed_jobs)
         self._publish(session.node_id, "node.connected")
         _log.info("gateway.connected", node_id=session.node_id, epoch=session.epoch, new_journal=opened.is_journal_new)
-        self._spawn(self._reconverge(session.node_id, is_everything=opened.is_journal_new))
+        self._loops.spawn(self._reconverge(session.node_id, is_everything=opened.is_journal_new))
 
     async def leave(self, session: NodeSession, *, was_current: bool) -> None:
         """The session has ended."""
@@ -276,8 +275,7 @@ class Gateway:
     # --- loops --------------------------------------------------------------------------------------------------------
 
     async def _run_poll(self) -> None:
-        while True:
-            await asyncio.sleep(POLL_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+        while await self._loops.pause(POLL_SECONDS * random.uniform(0.8, 1.2)):  # noqa: S311 - jitter
             await self._look_after_all()
 
     async def _look_after_all(self) -> None:
@@ -300,13 +298,12 @@ class Gateway:
             if held is None:
                 continue
             if node_id in outsiders:
-                self._spawn(held.reject("revoked", "this node was revoked", is_fatal=True))
+                self._loops.spawn(held.reject("revoked", "this node was revoked", is_fatal=True))
             elif held.not_after <= now:
-                self._spawn(held.reject("certificate_expired", "this certificate has ended"))
+                self._loops.spawn(held.reject("certificate_expired", "this certificate has ended"))
 
     async def _run_heartbeats(self) -> None:
-        while True:
-            await asyncio.sleep(HEARTBEAT_FLUSH_SECONDS)
+        while await self._loops.pause(HEARTBEAT_FLUSH_SECONDS):
             try:
                 await self.flush_heartbeats()
             except SQLAlchemyError as error:
@@ -326,11 +323,6 @@ class Gateway:
 
     def _publish(self, node_id: str, event: str) -> None:
         self._parts.publisher.publish("nodes", event, {"id": node_id})
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def make_server_context(certificate: ServerCertificate, ca_path: str) -> ssl.SSLContext:

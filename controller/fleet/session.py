@@ -16,6 +16,7 @@ from controller.db.engine import Database
 from controller.fleet.sessions import Admitted, OpenedSession, close_session, is_current, open_session
 from controller.jobs import offers
 from controller.jobs.engine import JobEngine
+from controller.jobs.loops import finish
 from shared.errors import FleetError, ProtocolError
 from shared.protocol.capability import CAPABILITY_VERSION, OLDEST_CAPABILITY
 from shared.protocol.envelope import Envelope
@@ -92,6 +93,7 @@ class NodeSession:
         self.epoch = 0
         self.opened_at = hub.now()
         self._has_work = asyncio.Event()
+        self._is_over = False
         self._reactions: dict[type[Frame], Callable[[Any], Awaitable[None]]] = {
             Heartbeat: self._take_heartbeat,
             AckJob: self._take_ack,
@@ -132,8 +134,9 @@ class NodeSession:
             _log.warning("gateway.database", node_id=self.node_id, error=str(error))
             await self._close(CLOSE_TRY_AGAIN, "the database does not answer")
         finally:
-            sender.cancel()
-            await asyncio.gather(sender, return_exceptions=True)
+            self._is_over = True
+            self.hint()
+            await finish((sender,))
             await self._leave()
 
     # --- ways to end it -----------------------------------------------------------------------------------------------
@@ -218,7 +221,7 @@ class NodeSession:
 
     async def _send_work(self) -> None:
         self.hint()
-        while True:
+        while not self._is_over:
             await self._has_work.wait()
             self._has_work.clear()
             try:
@@ -233,7 +236,7 @@ class NodeSession:
         async with self._hub.database.read() as session:
             nodes = await offers.find_nodes_with_work(session, [self.node_id], now=self._hub.now())
             has_old = await offers.has_unacked_of_others(session, self.node_id, self.epoch)
-        if not nodes and not has_old:
+        if self._is_over or not (nodes or has_old):
             return
         async with self._hub.database.write() as session:
             if not await is_current(session, self.node_id, self.epoch):

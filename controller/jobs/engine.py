@@ -21,6 +21,7 @@ from controller.db.base import utc_now
 from controller.db.engine import Database
 from controller.jobs import offers, relay, results, sweeper
 from controller.jobs.commands import cancel_job, get_job
+from controller.jobs.loops import Loops
 from controller.jobs.models import Job
 from controller.jobs.ports import DriftObserver, NodeDirectory, NullPublisher, Publisher, ResultObserver, Signer
 from controller.jobs.queue import JobRequest, request_job
@@ -58,7 +59,7 @@ class JobEngine:
         self._waiters = Waiters()
         self._wake = asyncio.Event()
         self._progress: dict[tuple[str, str], Progress] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._loops = Loops()
 
     # --- wiring, before start -----------------------------------------------------------------------------------------
 
@@ -84,15 +85,12 @@ class JobEngine:
         """
         if self._nodes is None:
             raise ConflictError("the job engine needs to know the nodes before it starts")
-        loops = (self._run_relay, self._run_sweeper, self._run_progress)
-        self._tasks = [asyncio.create_task(loop(), name=f"jobs{loop.__name__}") for loop in loops]
+        for loop in (self._run_relay, self._run_sweeper, self._run_progress):
+            self._loops.spawn(loop(), name=f"jobs{loop.__name__}")
 
     async def stop(self) -> None:
         """End the tasks; what they had not done yet is done after the next start."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
+        await self._loops.stop()
 
     # --- for use cases ------------------------------------------------------------------------------------------------
 
@@ -173,15 +171,14 @@ class JobEngine:
     # --- tasks --------------------------------------------------------------------------------------------------------
 
     async def _run_relay(self) -> None:
-        while True:
+        is_going_on = True
+        while is_going_on:
             try:
                 await self.relay_once()
+                is_going_on = await self._loops.pause_until(self._wake, _jittered(POLL_SECONDS))
             except (SQLAlchemyError, FleetError, OSError) as error:
                 _log.warning("jobs.relay_failed", error=str(error))
-                await asyncio.sleep(1.0)
-                continue
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), timeout=_jittered(POLL_SECONDS))
+                is_going_on = await self._loops.pause(1.0)
 
     async def relay_once(self) -> int:
         """Sign everything whose lane is free; returns how many."""
@@ -203,8 +200,7 @@ class JobEngine:
                 return signed
 
     async def _run_sweeper(self) -> None:
-        while True:
-            await asyncio.sleep(_jittered(POLL_SECONDS))
+        while await self._loops.pause(_jittered(POLL_SECONDS)):
             try:
                 await self.sweep_once()
             except (SQLAlchemyError, FleetError, OSError) as error:
@@ -226,8 +222,7 @@ class JobEngine:
         return ended
 
     async def _run_progress(self) -> None:
-        while True:
-            await asyncio.sleep(PROGRESS_FLUSH_SECONDS)
+        while await self._loops.pause(PROGRESS_FLUSH_SECONDS):
             try:
                 await self.flush_progress()
             except (SQLAlchemyError, OSError) as error:

@@ -8,7 +8,7 @@ from typing import Final, NewType
 from shared.errors import InvalidInputError
 
 DomainName = NewType("DomainName", str)
-"""A host name in its ASCII (A-label) form, lower case, without a trailing dot: 4 to 253 characters, at least 2 labels."""
+"""A host name in its ASCII (A-label) form, lower case, no trailing dot: 4 to 253 characters, at least 2 labels."""
 
 UnixName = NewType("UnixName", str)
 """The unix user of an account: 2 to 24 of a-z, 0-9 and single inner hyphens, starting with a letter."""

@@ -20,7 +20,6 @@ from shared.specs.module import ModuleSpec
 from shared.specs.php_pool import PhpPoolSpec
 from shared.specs.site import SiteSpec
 from shared.types.names import DomainName, UnixName
-from tests.contract.answers import answer_like_nginx
 
 MODULES: tuple[Module, ...] = (ACCOUNT, PHP, WEB)
 TREES: tuple[ConfigTree, ...] = tuple(tree for module in MODULES for tree in module.config_trees)
@@ -97,7 +96,7 @@ def find_converger(spec: AnySpec) -> Converger[Any, Any]:
 
 
 def make_host() -> MemoryHost:
-    return MemoryHost(config_trees=TREES, responder=answer_like_nginx)
+    return MemoryHost(config_trees=TREES)
 
 
 async def make_ground(subject: Subject) -> MemoryHost:

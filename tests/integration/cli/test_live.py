@@ -223,5 +223,5 @@ async def test_plan_when_the_node_is_away_is_unavailable(wcp360: Wcp360, fleet: 
 
 async def wait_for_away(wcp360: Wcp360, node: str) -> None:
     async with asyncio.timeout(20):
-        while (await wcp360("nodes", "show", node, "--json")).json["is_connected"]:
+        while (await wcp360("nodes", "show", node, "--json")).json["is_connected"]:  # noqa: ASYNC110 - it is asked over HTTP
             await asyncio.sleep(0.01)

@@ -13,7 +13,6 @@ from shared.protocol.local import DriftFound, RequestDrift
 from shared.specs.account import MIB, AccountSpec, ResourceLimits
 from shared.specs.base import Presence
 from shared.specs.module import ModuleSpec
-from tests.contract.answers import answer_like_nginx
 from tests.integration.executor.bench import UID, Bench, job, manifest, pool, site
 
 LIMITS = ResourceLimits(cpu_percent=50, memory_bytes=256 * MIB, processes_max=50, disk_bytes=100 * MIB)
@@ -24,7 +23,7 @@ CONF = "/etc/nginx/wcp360/sites/example.com.conf"
 
 async def prepared(tmp_path) -> Bench:
     registry = build_registry()
-    host = MemoryHost(config_trees=tuple(registry.config_trees.values()), responder=answer_like_nginx)
+    host = MemoryHost(config_trees=tuple(registry.config_trees.values()))
     bench = Bench(tmp_path, host=host, registry=registry)
     await bench.executor.start()
     result = await bench.run(job(NODE_MANIFEST, seq=1))

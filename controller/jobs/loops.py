@@ -1,0 +1,64 @@
+"""Loops that end between two rounds.
+
+A task that is cancelled inside a write transaction leaves SQLite locked until its connection is torn down, seconds
+later; so loops that write are asked to end, and cancelled only when they do not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine, Iterable
+from typing import Any, Final
+
+STOP_SECONDS: Final = 10.0
+
+
+class Loops:
+    """Background tasks of one owner."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether rounds shall end."""
+        return self._stopping.is_set()
+
+    def spawn(self, work: Coroutine[Any, Any, None], *, name: str | None = None) -> None:
+        """Run this beside everything else; it must not raise."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def pause(self, seconds: float) -> bool:
+        """Wait; False when the loop shall end instead of going on."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), timeout=seconds)
+        return not self._stopping.is_set()
+
+    async def pause_until(self, event: asyncio.Event, seconds: float) -> bool:
+        """Wait for the event, but not longer than this; False when the loop shall end."""
+        waiting = {asyncio.ensure_future(event.wait()), asyncio.ensure_future(self._stopping.wait())}
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for future in waiting:
+            future.cancel()
+        return not self._stopping.is_set()
+
+    async def stop(self) -> None:
+        """Let every task end its round; cancel those that do not within STOP_SECONDS."""
+        self._stopping.set()
+        await finish(self._tasks)
+        self._stopping.clear()
+
+
+async def finish(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Wait until the tasks have ended; cancel those that have not within STOP_SECONDS."""
+    left = set(tasks)
+    if not left:
+        return
+    _, late = await asyncio.wait(left, timeout=STOP_SECONDS)
+    for task in late:
+        task.cancel()
+    await asyncio.gather(*late, return_exceptions=True)
