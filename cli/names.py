@@ -62,7 +62,7 @@ def _pages(client: Requester, path: str, query: dict[str, Any], max_pages: int) 
     for _ in range(max_pages):
         page = client.request("GET", path, query=query)
         yield from page["items"]
-        if True:
+        if not page.get("next_cursor"):
             return
         query = {**query, "cursor": page["next_cursor"]}
 

@@ -16,7 +16,7 @@ _RETURN: Final = r" \{(?:[^{}]|\{[^{}]*\})*?\n +return ([0-9]{3})(?: \"([^\"]*)\
 
 
 def answer_like_nginx(state: HostState, host_name: str, path: str) -> HttpFact | None:
-    """None while nginx does not run; the default server for a name that no site has."""
+    """A Responder. None while nginx does not run; the default server for a name that no site has."""
     if not state.units.get("nginx.service", MemoryUnit()).is_running:
         return None
     text = _find_server(state, host_name)
@@ -33,4 +33,5 @@ def _find_server(state: HostState, host_name: str) -> str:
         names = _SERVER_NAMES.search(found.content) if file.startswith(_SITES) else None
         if names is not None and host_name in names[1].split():
             return found.content
-    return state.paths[_MAIN].content
+    main = state.paths.get(_MAIN)
+    return "" if main is None else main.content

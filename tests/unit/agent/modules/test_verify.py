@@ -9,11 +9,11 @@ from agent.modules.account.module import AccountConverger
 from agent.modules.php.module import PhpHostConverger, PoolConverger
 from agent.modules.web import layout, render
 from agent.modules.web.module import SiteConverger, WebHostConverger, ask_patiently
+from agent.simulator.answers import answer_like_nginx
 from agent.simulator.host import MemoryHost
-from agent.simulator.host_state import MemoryUnit
+from agent.simulator.host_state import HostState, MemoryUnit
 from shared.specs.account import ResourceLimits
 from shared.specs.base import Presence
-from tests.contract.answers import answer_like_nginx
 from tests.contract.subjects import ACCOUNT_SPEC, HOSTS, POOL_SPEC, SITE_SPEC, TREES, converge
 
 ALL = (*HOSTS, ACCOUNT_SPEC, POOL_SPEC, SITE_SPEC)
@@ -26,10 +26,10 @@ class Web:
     def __init__(self) -> None:
         self.wrong: dict[tuple[str, str], HttpFact | None] = {}
 
-    def __call__(self, host: MemoryHost, host_name: str, path: str) -> HttpFact | None:
+    def __call__(self, state: HostState, host_name: str, path: str) -> HttpFact | None:
         if (host_name, path) in self.wrong:
             return self.wrong[host_name, path]
-        return answer_like_nginx(host, host_name, path)
+        return answer_like_nginx(state, host_name, path)
 
 
 @pytest.fixture
