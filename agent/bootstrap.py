@@ -13,6 +13,7 @@ from agent.core.context import NodeContext
 from agent.core.journal import Journal
 from agent.core.registry import Registry
 from agent.core.server import IDLE_SECONDS, STATE_DIR, ExecutorConfig, default_allowed_uids, serve_executor
+from agent.logs import configure_logging
 from agent.modules.account.module import MODULE as ACCOUNT
 from agent.modules.php.module import MODULE as PHP
 from agent.modules.web.module import MODULE as WEB
@@ -36,7 +37,7 @@ def run_executor(arguments: argparse.Namespace) -> int:
 
     Options, all with a default: state_dir, socket, idle_seconds, and the flag clear_quarantine.
     """
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    configure_logging(sys.stderr)
     state_dir = Path(getattr(arguments, "state_dir", None) or STATE_DIR)
     state_dir.mkdir(mode=_STATE_MODE, parents=True, exist_ok=True)
     try:

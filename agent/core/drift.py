@@ -15,7 +15,7 @@ from agent.core.watch import Watch
 from shared.errors import RollbackError
 from shared.protocol.frames import DriftFinding, DriftReport
 from shared.protocol.job import JobResult, PlannedChange, ResourceOutcome, ResourceReport
-from shared.specs.manifest import DriftPolicy
+from shared.specs.manifest import NODE_SUBJECT, DriftPolicy
 
 CHECK_SECONDS: Final = 120.0
 REPAIR_SECONDS: Final = 900.0
@@ -63,12 +63,16 @@ class DriftCheck:
         drifted = [report for report in preview.resources if report.outcome is not ResourceOutcome.UNCHANGED]
         if not drifted:
             return []
-        applied = self._node.journal.ledger.find_applied(subject)
-        is_policy_repair = applied is not None and applied.drift_policy is DriftPolicy.REPAIR
         repaired: frozenset[str] = frozenset()
-        if may_repair and is_policy_repair and not self._node.journal.quarantine:
+        if may_repair and self._is_repair_wanted(subject) and not self._node.journal.quarantine:
             repaired = await self._repair(subject)
         return [_finding(subject, report, preview.changes, is_repaired=report.key in repaired) for report in drifted]
+
+    def _is_repair_wanted(self, subject: str) -> bool:
+        """The node's own manifest decides: it comes the moment the policy changes, an account's with its next change."""
+        ledger = self._node.journal.ledger
+        applied = ledger.find_applied(NODE_SUBJECT) or ledger.find_applied(subject)
+        return applied is not None and applied.drift_policy is DriftPolicy.REPAIR
 
     async def _repair(self, subject: str) -> frozenset[str]:
         """Converge to what holds; the keys that are now as they should be."""

@@ -204,6 +204,7 @@ class Executor:
         except Exception as error:  # noqa: BLE001 - the executor's boundary: a job always ends in a result
             result = self._end_with(row, error)
         if result is not None:
+            _log.info("job ended: %s%s", result.state.value, _reason_of(result), extra=_ids_of(row))
             self._tell(JobFinished(result=result))
 
     def _end_with(self, row: JobRow, error: Exception) -> JobResult | None:
@@ -234,6 +235,7 @@ class Executor:
         watch = self._watches[job.job_id] = Watch(self._reporter(job.job_id))
         try:
             self._journal.start_job(job.job_id)
+            _log.info("job started: %s %s", job.action, job.resource_key, extra=_ids_of(job))
             return await self._execute_started(job, arguments, watch)
         finally:
             self._watches.pop(job.job_id, None)
@@ -335,3 +337,13 @@ class Executor:
             is_rolled_back=True,
             finished_at=self._node.now(),
         )
+
+
+def _ids_of(job: Job | JobRow) -> dict[str, str]:
+    """What joins a line of this log with those of the controller's."""
+    request_id = job.request_id if isinstance(job, Job) else decode_job(job.payload).request_id
+    return {"job_id": job.job_id, "request_id": request_id}
+
+
+def _reason_of(result: JobResult) -> str:
+    return f" ({result.error.code}: {result.error.message})" if result.error is not None else ""

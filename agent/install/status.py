@@ -44,7 +44,7 @@ async def show_status(paths: NodePaths, say: Callable[[str], None] = print) -> i
 
 def _describe_certificate(paths: NodePaths) -> str:
     try:
-        not_after = parse_not_after(paths.node_crt.read_text(encoding="ascii"))
+        not_after = parse_not_after(paths.node_pem.read_text(encoding="ascii"))
     except (OSError, InvalidInputError):
         return "not readable (are you root?)"
     days = (not_after - datetime.now(UTC)).total_seconds() / 86_400

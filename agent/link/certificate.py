@@ -1,4 +1,4 @@
-"""Reads when the node's own certificate ends, without loading `cryptography` (8 MB in a process that lives for ever).
+"""Reads how long the node's own certificate lasts, without loading `cryptography` (8 MB in a process that lives for ever).
 
 Source: RFC 5280 section 4.1 (Certificate, TBSCertificate, Validity), X.690 section 8.1 (identifier and length octets).
 """
@@ -9,7 +9,7 @@ import base64
 import binascii
 import re
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from shared.errors import InvalidInputError
 
@@ -20,8 +20,24 @@ _UTC_TIME: Final = 0x17
 _GENERALIZED_TIME: Final = 0x18
 
 
+class Validity(NamedTuple):
+    """From when to when a certificate is good."""
+
+    not_before: datetime
+    not_after: datetime
+
+
 def parse_not_after(pem: str) -> datetime:
     """Return when the first certificate of a PEM text ends.
+
+    Raises:
+        InvalidInputError: It holds no certificate.
+    """
+    return parse_validity(pem).not_after
+
+
+def parse_validity(pem: str) -> Validity:
+    """Return how long the first certificate of a PEM text is good.
 
     Raises:
         InvalidInputError: It holds no certificate.
@@ -31,12 +47,12 @@ def parse_not_after(pem: str) -> datetime:
         raise InvalidInputError("the file holds no certificate")
     try:
         der = base64.b64decode("".join(match.group(1).split()), validate=True)
-        return _parse_validity_end(der)
+        return _parse_der_validity(der)
     except (binascii.Error, IndexError, ValueError) as error:
         raise InvalidInputError("the certificate cannot be read") from error
 
 
-def _parse_validity_end(der: bytes) -> datetime:
+def _parse_der_validity(der: bytes) -> Validity:
     certificate = _parse_element(der, 0, _SEQUENCE)
     tbs = _parse_element(certificate, 0, _SEQUENCE)
     offset = _skip(tbs, 0) if tbs[0] == _EXPLICIT_VERSION else 0
@@ -44,7 +60,10 @@ def _parse_validity_end(der: bytes) -> datetime:
         offset = _skip(tbs, offset)
     validity = _parse_element(tbs, offset, _SEQUENCE)
     end = _skip(validity, 0)
-    return _parse_time(validity[end], _content(validity, end))
+    return Validity(
+        not_before=_parse_time(validity[0], _content(validity, 0)),
+        not_after=_parse_time(validity[end], _content(validity, end)),
+    )
 
 
 def _parse_time(tag: int, content: bytes) -> datetime:

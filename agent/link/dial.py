@@ -73,11 +73,11 @@ class Dialer:
 
     def _make_context(self) -> ssl.SSLContext:
         try:
-            not_after = parse_not_after(self._paths.node_crt.read_text(encoding="ascii"))
+            not_after = parse_not_after(self._paths.node_pem.read_text(encoding="ascii"))
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.minimum_version = ssl.TLSVersion.TLSv1_3
             context.load_verify_locations(self.settings.ca_file)
-            context.load_cert_chain(self._paths.node_crt, self._paths.node_key)
+            context.load_cert_chain(self._paths.node_pem)
         except (OSError, InvalidInputError, UnicodeDecodeError) as error:
             raise DialError(SessionEnd(EndKind.LOST, f"the node's certificate cannot be used: {error}")) from error
         # TLS 1.3 shows an expired client certificate only as a cut connection, so we look ourselves.
@@ -85,7 +85,7 @@ class Dialer:
             raise DialError(
                 SessionEnd(
                     EndKind.EXPIRED,
-                    f"the node's certificate ended at {not_after:%Y-%m-%d %H:%M} UTC; paste a new install command",
+                    f"the node's certificate ended at {not_after:%Y-%m-%d %H:%M} UTC",
                 )
             )
         return context

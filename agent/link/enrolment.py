@@ -132,7 +132,7 @@ class Enroller:
         """
         try:
             settings = read_agent_settings(self._paths)
-            not_after = parse_not_after(self._paths.node_crt.read_text(encoding="ascii"))
+            not_after = parse_not_after(self._paths.node_pem.read_text(encoding="ascii"))
             ca_pem = self._paths.ca_pem.read_bytes()
         except (NotFoundError, InvalidInputError, OSError):
             return None  # never enrolled, or half: the same keys and request go on where it stopped

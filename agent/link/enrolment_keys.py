@@ -1,4 +1,4 @@
-"""Keys, the signing request and pins. The only part of the link that needs `cryptography`: imported at enrolment."""
+"""Keys, the signing request and pins. Needs `cryptography`: imported at enrolment and while renewing."""
 
 from __future__ import annotations
 
@@ -68,22 +68,26 @@ def ensure_node_keys(paths: NodePaths, *, token_id: str, hostname: str, owner: O
     """
     note = f"token {token_id}\n"
     if not (paths.pending_key.exists() and _read_text(paths.pending_csr).startswith(note)):
-        key = ec.generate_private_key(ec.SECP256R1())
-        request = (
-            x509.CertificateSigningRequestBuilder()
-            # Only the public key is used; the name makes the request readable for a person.
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hostname[:64] or "node")]))
-            .sign(key, hashes.SHA256())
-        )
-        write_private_file(
-            paths.pending_key, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), owner=owner
-        )
+        key_pem, csr_pem = make_key_and_request(hostname)
+        write_private_file(paths.pending_key, key_pem, owner=owner)
         # Text before the PEM block is a comment. Source: RFC 7468 section 2.
-        write_private_file(paths.pending_csr, note.encode() + request.public_bytes(Encoding.PEM), owner=owner)
+        write_private_file(paths.pending_csr, note.encode() + csr_pem, owner=owner)
     return NodeKeys(
         csr_pem=_read_text(paths.pending_csr).removeprefix(note),
         sealing_public_key=_ensure_sealing_key(paths.sealing_key, owner),
     )
+
+
+def make_key_and_request(name: str) -> tuple[bytes, bytes]:
+    """A fresh P-256 key and the request for its certificate, both PEM.
+
+    Only the request's public key is used; the name makes it readable for a person.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64] or "node")])
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return key_pem, request.public_bytes(Encoding.PEM)
 
 
 def _read_text(path: Path) -> str:
@@ -105,15 +109,16 @@ def _ensure_sealing_key(path: Path, owner: Owner | None) -> bytes:
 
 
 def install_certificate(paths: NodePaths, certificate_pem: str, *, owner: Owner | None) -> None:
-    """Put the certificate and the key that waited for it in the place of what was there before.
+    """Put the certificate and the key that waited for it in the place of what was there before, both at once.
 
     Raises:
         SetupError: The certificate is for another key.
     """
-    require_certificate_fits(certificate_pem, paths.pending_key)
-    write_private_file(paths.node_crt, certificate_pem.encode(), owner=owner)
-    paths.pending_key.replace(paths.node_key)
-    paths.pending_csr.unlink()
+    key_pem = paths.pending_key.read_bytes()
+    require_certificate_fits(certificate_pem, key_pem)
+    write_private_file(paths.node_pem, key_pem + certificate_pem.encode(), owner=owner)
+    for leftover in (paths.pending_key, paths.pending_csr, paths.next_pem):
+        leftover.unlink(missing_ok=True)
 
 
 def spki_pin(certificate: x509.Certificate) -> str:
@@ -147,13 +152,13 @@ def select_pinned_ca(pem: bytes, pins: tuple[str, ...]) -> str:
     return "".join(certificate.public_bytes(Encoding.PEM).decode() for certificate in good)
 
 
-def require_certificate_fits(certificate_pem: str, key_path: Path) -> None:
+def require_certificate_fits(certificate_pem: str, key_pem: bytes) -> None:
     """Check that the certificate is for our key.
 
     Raises:
         SetupError: It is not.
     """
-    key = load_pem_private_key(key_path.read_bytes(), password=None)
+    key = load_pem_private_key(key_pem, password=None)
     try:
         certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
     except ValueError as error:

@@ -10,17 +10,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from agent.link.backoff import Backoff
 from agent.link.port import Listener, OpenWork
 from shared.errors import BugError, ProtocolError, UnavailableError
+from shared.protocol.frames import OfferJob
 from shared.protocol.local import (
     EXECUTOR_SOCKET,
     LENGTH_BYTES,
     ExecutorStatus,
     FromExecutor,
     RequestStatus,
+    SubmitJob,
     ToExecutor,
     decode_from_executor,
     decode_length,
@@ -76,11 +79,18 @@ class UnixExecutorPort:
             if waiter in self._status_waiters:
                 self._status_waiters.remove(waiter)
 
+    async def submit(self, offer: OfferJob) -> None:
+        raw = encode_local(SubmitJob(envelope=offer.envelope))
+        await self._write(raw, lambda: self._work.note_submitted(offer))
+
     async def send(self, frame: ToExecutor) -> None:
-        raw = encode_local(frame)
+        await self._write(encode_local(frame), lambda: self._work.note_sent(frame))
+
+    async def _write(self, raw: bytes, note: Callable[[], None]) -> None:
         async with self._lock:
             writer = self._writer or await self._connect()
-            self._work.note_sent(frame)
+            # Nothing is awaited between this and the write: what is noted and what is sent have the same order.
+            note()
             self._is_confirmed_idle = False
             try:
                 writer.write(raw)
@@ -123,7 +133,7 @@ class UnixExecutorPort:
                     _log.debug("nothing is owed: closing the executor's socket")
                     self._drop_connection()
                     return
-                self._work.note_received(frame)
+                frame = self._work.note_received(frame)
                 self._note_status(frame)
                 await listener(frame)
         except (OSError, asyncio.IncompleteReadError, ProtocolError, UnavailableError) as error:

@@ -14,11 +14,13 @@ from typing import Final
 from agent.link.dial import Dialer
 from agent.link.executor_client import UnixExecutorPort
 from agent.link.metrics import sample_accounts, sample_node
+from agent.link.renewal import Renewer
 from agent.link.service import LinkParts, LinkService, read_machine_identity
 from agent.link.settings import NodePaths, read_agent_settings
 from agent.link.spool import Spool
 from agent.link.status_file import StatusFile
 from agent.link.watchdog import Pulse, ServiceNotifier, feed_watchdog
+from agent.logs import configure_logging
 from shared.errors import FleetError
 
 EXIT_NOT_CONFIGURED: Final = 78
@@ -30,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 def run_link(_arguments: argparse.Namespace) -> int:
     """Run the link until a signal ends it; returns the exit code."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    configure_logging(sys.stderr)
     try:
         asyncio.run(_run(NodePaths()))
     except FleetError as error:
@@ -58,8 +60,10 @@ async def _run(paths: NodePaths) -> None:
     notifier = ServiceNotifier.from_environment()
     pulse = Pulse()
     spool = open_spool(paths.spool_db)
+    settings = read_agent_settings(paths)
     parts = LinkParts(
-        dialer=Dialer(read_agent_settings(paths), paths),
+        dialer=Dialer(settings, paths),
+        renewer=Renewer(settings, paths),
         executor=UnixExecutorPort(),
         spool=spool,
         machine=read_machine_identity(paths.machine_id),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+import msgspec
+
+from shared.protocol.frames import OfferJob
 from shared.protocol.local import (
     DriftFound,
     ExecutorStatus,
@@ -12,7 +16,6 @@ from shared.protocol.local import (
     JobAccepted,
     JobFinished,
     RequestDrift,
-    SubmitJob,
     ToExecutor,
 )
 
@@ -34,8 +37,16 @@ class ExecutorPort(Protocol):
         """
         ...
 
+    async def submit(self, offer: OfferJob) -> None:
+        """Hand a job over. Its JobAccepted names the job, also where the executor could not tell which one it was.
+
+        Raises:
+            UnavailableError: It cannot be reached.
+        """
+        ...
+
     async def send(self, frame: ToExecutor) -> None:
-        """Hand a frame over; the answer comes to the listener.
+        """Hand any other frame over; the answer comes to the listener.
 
         Raises:
             UnavailableError: It cannot be reached.
@@ -53,11 +64,15 @@ class ExecutorPort(Protocol):
 
 
 class OpenWork:
-    """What the executor still owes an answer for; while there is some, the connection stays."""
+    """What the executor still owes an answer for; while there is some, the connection stays.
+
+    Invariant: the executor answers the submissions of one connection in their order, so the first of them that is open
+    is the one that the next JobAccepted is about.
+    """
 
     def __init__(self) -> None:
         self._accepted: set[str] = set()
-        self._submitted_count = 0
+        self._submitted: deque[OfferJob] = deque()
         self._drift_count = 0
         self._unknown_count = 0
 
@@ -69,19 +84,21 @@ class OpenWork:
     @property
     def is_idle(self) -> bool:
         """Nothing is owed."""
-        return not (self._submitted_count or self._accepted or self._drift_count or self._unknown_count)
+        return not (self._submitted or self._accepted or self._drift_count or self._unknown_count)
+
+    def note_submitted(self, offer: OfferJob) -> None:
+        """Remember a job that goes to the executor."""
+        self._submitted.append(offer)
 
     def note_sent(self, frame: ToExecutor) -> None:
         """Remember what a frame to the executor will be answered with."""
-        if isinstance(frame, SubmitJob):
-            self._submitted_count += 1
-        elif isinstance(frame, RequestDrift):
+        if isinstance(frame, RequestDrift):
             self._drift_count += 1
 
-    def note_received(self, frame: FromExecutor) -> None:
-        """Take an answer off the list."""
+    def note_received(self, frame: FromExecutor) -> FromExecutor:
+        """Take an answer off the list; returns it, with the job's name if the executor could not know that."""
         if isinstance(frame, JobAccepted):
-            self._submitted_count = max(0, self._submitted_count - 1)
+            frame = self._name_job(frame)
             if frame.error is None and not frame.state.is_final:
                 self._accepted.add(frame.job_id)
         elif isinstance(frame, JobFinished):
@@ -96,8 +113,17 @@ class OpenWork:
                 self._accepted.clear()
             # Jobs that an earlier life of this process handed over: their ids are unknown here, their number is not.
             self._unknown_count = max(0, frame.running_jobs - len(self._accepted))
+        return frame
+
+    def _name_job(self, frame: JobAccepted) -> JobAccepted:
+        """The executor reads nothing of what it cannot verify; the controller must learn of that refusal, too."""
+        offer = self._submitted.popleft() if self._submitted else None
+        if offer is None or frame.job_id:
+            return frame
+        return msgspec.structs.replace(frame, job_id=offer.job_id, seq=offer.seq)
 
     def forget(self) -> None:
         """Start over: after the executor went away only it knows what it still has, and it says so by itself."""
         self._accepted.clear()
-        self._submitted_count = self._drift_count = self._unknown_count = 0
+        self._submitted.clear()
+        self._drift_count = self._unknown_count = 0

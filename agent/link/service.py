@@ -1,4 +1,4 @@
-"""The link for ever: dial, run the session, wait, dial again. Also the period of drift checks, connected or not."""
+"""The link for ever: dial, run the session, wait, dial again. Also the timers: drift checks, the next certificate."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from websockets.asyncio.client import ClientConnection
 
 from agent.link.backoff import Backoff, spread_interval_seconds
 from agent.link.dial import Dialer, DialError
@@ -20,6 +21,7 @@ from agent.link.ending import EndKind, SessionEnd, next_delay_seconds
 from agent.link.outbox import Outbox
 from agent.link.port import ExecutorPort
 from agent.link.relay import Relay
+from agent.link.renewal import Renewer
 from agent.link.session import Session, SessionHooks, close_quietly
 from agent.link.spool import Spool
 from agent.link.status_file import LinkState, LinkStatus, StatusFile
@@ -62,6 +64,7 @@ class LinkParts(msgspec.Struct, frozen=True, kw_only=True):
     """What a link is made of; the simulator and the tests bring their own."""
 
     dialer: Dialer
+    renewer: Renewer
     executor: ExecutorPort
     spool: Spool
     machine: MachineIdentity
@@ -86,7 +89,10 @@ class LinkService:
 
     async def run(self) -> None:
         """Run until cancelled."""
-        drift_task = asyncio.create_task(self._check_drift_for_ever(), name="drift-timer")
+        timers = (
+            asyncio.create_task(self._check_drift_for_ever(), name="drift-timer"),
+            asyncio.create_task(self._parts.renewer.run(), name="renewal-timer"),
+        )
         try:
             while True:
                 end = await self._attempt()
@@ -94,8 +100,9 @@ class LinkService:
                 self._backoff = self._backoff.after_session(end.healthy_seconds)
                 await self._wait(end)
         finally:
-            drift_task.cancel()
-            await asyncio.gather(drift_task, return_exceptions=True)
+            for timer in timers:
+                timer.cancel()
+            await asyncio.gather(*timers, return_exceptions=True)
             self._write_status(LinkState.STOPPED)
             await self._parts.executor.close()
 
@@ -105,7 +112,7 @@ class LinkService:
         try:
             # The hello says what the executor has, so it is asked first; without it there is nothing to offer.
             status = await self._parts.executor.request_status()
-            connection = await self._parts.dialer.dial()
+            connection = await self._dial()
         except UnavailableError as error:
             return SessionEnd(EndKind.LOST, error.message)
         except DialError as error:
@@ -117,6 +124,17 @@ class LinkService:
             return await Session(connection, self._relay, hooks).run(self._make_hello(status))
         finally:
             await close_quietly(connection)
+
+    async def _dial(self) -> ClientConnection:
+        try:
+            return await self._parts.dialer.dial()
+        except DialError as error:
+            if error.end.kind is not EndKind.EXPIRED:
+                raise
+            expired = error.end
+        # The node was away for longer than the rest of its certificate: the timer alone would take up to an hour.
+        await self._parts.renewer.renew_expired(expired)
+        return await self._parts.dialer.dial()
 
     def _make_hello(self, status: ExecutorStatus) -> Hello:
         return Hello(

@@ -37,7 +37,7 @@ from shared.protocol.frames import (
     decode_to_agent,
     encode_frame,
 )
-from shared.protocol.local import CancelLocal, SubmitJob, SubmitTrust
+from shared.protocol.local import CancelLocal, SubmitTrust
 
 WELCOME_SECONDS: Final = 30.0
 MAX_EVENTS_IN_FLIGHT: Final = 64
@@ -176,7 +176,7 @@ class Session:
                 return end
 
     async def _take_job(self, frame: OfferJob) -> None:
-        await self._relay.executor.send(SubmitJob(envelope=frame.envelope))
+        await self._relay.executor.submit(frame)
 
     async def _take_cancel(self, frame: CancelJob) -> None:
         await self._relay.executor.send(CancelLocal(job_id=frame.job_id))

@@ -43,22 +43,24 @@ class NodePaths(msgspec.Struct, frozen=True):
         return self.agent_state_dir / "tls"
 
     @property
-    def node_key(self) -> Path:
-        return self.tls_dir / "node.key"
+    def node_pem(self) -> Path:
+        """The node's private key and certificate: one file, so that no crash can leave two that do not fit."""
+        return self.tls_dir / "node.pem"
+
+    @property
+    def next_pem(self) -> Path:
+        """Key and request of a renewal that has no answer yet; asked again with after a lost one."""
+        return self.tls_dir / "next.pem"
 
     @property
     def pending_key(self) -> Path:
-        """The key of an enrolment that is not decided; it becomes node.key together with its certificate."""
+        """The key of an enrolment that is not decided; it goes into node.pem together with its certificate."""
         return self.tls_dir / "pending.key"
 
     @property
     def pending_csr(self) -> Path:
         """Kept so that an enrolment which was interrupted asks again with the same request."""
         return self.tls_dir / "pending.csr"
-
-    @property
-    def node_crt(self) -> Path:
-        return self.tls_dir / "node.crt"
 
     @property
     def sealing_key(self) -> Path:

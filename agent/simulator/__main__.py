@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import sys
@@ -18,6 +17,7 @@ from typing import Final
 
 from agent.bootstrap import build_registry
 from agent.link.setup_errors import ExitCode, SetupError
+from agent.logs import configure_logging
 from agent.simulator.fleet import FleetPlan, SimulatedFleet, parse_names
 from shared.errors import FleetError
 
@@ -26,7 +26,7 @@ TOKENS_VARIABLE: Final = "WCP360_TOKENS"  # the name of a variable
 
 def run_simulate(arguments: argparse.Namespace) -> int:
     """Run until a signal; returns the exit code."""
-    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    configure_logging(sys.stdout)
     tokens = tuple(token for token in os.environ.pop(TOKENS_VARIABLE, "").split(",") if token)
     with contextlib.ExitStack() as stack:
         keeps_state = arguments.state_dir is not None

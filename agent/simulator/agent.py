@@ -18,6 +18,7 @@ from agent.core.registry import Registry
 from agent.core.server import build_executor
 from agent.link.dial import Dialer
 from agent.link.port import Listener, OpenWork
+from agent.link.renewal import Renewer
 from agent.link.service import LinkParts, LinkService, MachineIdentity
 from agent.link.settings import NodePaths, read_agent_settings
 from agent.link.spool import Spool
@@ -26,7 +27,8 @@ from agent.link.watchdog import Pulse, ServiceNotifier
 from agent.simulator.host import MemoryHost
 from agent.simulator.host_state import HostState
 from shared.errors import BugError, UnavailableError
-from shared.protocol.local import ExecutorStatus, FromExecutor, JobFinished, RequestStatus, ToExecutor
+from shared.protocol.frames import OfferJob
+from shared.protocol.local import ExecutorStatus, FromExecutor, JobFinished, RequestStatus, SubmitJob, ToExecutor
 
 STOP_SECONDS: Final = 5.0
 _HOST_FILE: Final = "host.msgpack"
@@ -74,10 +76,21 @@ class InProcessExecutorPort:
             raise BugError("the executor answered something else than its status")
         return status
 
+    async def submit(self, offer: OfferJob) -> None:
+        self._require_reachable()
+        self._work.note_submitted(offer)
+        self._ask(SubmitJob(envelope=offer.envelope))
+
     async def send(self, frame: ToExecutor) -> None:
+        self._require_reachable()
+        self._work.note_sent(frame)
+        self._ask(frame)
+
+    def _require_reachable(self) -> None:
         if self._is_cut:
             raise UnavailableError("the executor cannot be reached", code="executor_unavailable")
-        self._work.note_sent(frame)
+
+    def _ask(self, frame: ToExecutor) -> None:
         for answer in self._executor.answer(frame):
             self._frames.put_nowait(answer)
 
@@ -89,8 +102,7 @@ class InProcessExecutorPort:
     async def _pass_on(self, listener: Listener) -> None:
         while True:
             frame = await self._frames.get()
-            self._work.note_received(frame)
-            await listener(frame)
+            await listener(self._work.note_received(frame))
 
     def _list_unstored(self) -> list[JobFinished]:
         frames: list[JobFinished] = []
@@ -129,9 +141,11 @@ class SimulatedAgent:
         self.port = InProcessExecutorPort(self.executor)
         self._spool = Spool(paths.spool_db if keeps_state else None)
         self._status_file = StatusFile(None)
+        settings = read_agent_settings(paths)
         self._link = LinkService(
             LinkParts(
-                dialer=Dialer(read_agent_settings(paths), paths),
+                dialer=Dialer(settings, paths),
+                renewer=Renewer(settings, paths),
                 executor=self.port,
                 spool=self._spool,
                 machine=ensure_simulated_machine(paths.machine_id),

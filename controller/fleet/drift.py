@@ -1,4 +1,4 @@
-"""What nodes found that is not as it was applied."""
+"""What nodes found that is not as it was applied, until it was put right."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from controller.db.base import utc_now
 from controller.fleet.models import DriftCheck, DriftFindingRow
 from controller.fleet.ports import Publisher
+from controller.jobs.models import Job
 from shared.protocol.frames import DriftFinding, DriftReport
+from shared.protocol.job import ACTION_CONVERGE, JobResult, ResourceOutcome
 
 
 class DriftKeeper:
@@ -44,6 +46,23 @@ class DriftKeeper:
         await session.flush()
         data = {"node_id": node_id, "subjects": list(report.subjects), "findings": len(report.findings)}
         self._publisher.publish("drift", "drift.checked", data)
+
+    async def observe_result(self, session: AsyncSession, job: Job, result: JobResult) -> None:
+        """A result observer of the job engine: what was just brought about and verified has no drift any more."""
+        if job.action != ACTION_CONVERGE:
+            return
+        found = select(DriftFindingRow).where(
+            DriftFindingRow.node_id == job.node_id, DriftFindingRow.subject == job.resource_key
+        )
+        unsettled = {r.key for r in result.resources if r.outcome in (ResourceOutcome.PARKED, ResourceOutcome.HELD)}
+        settled = {report.key for report in result.resources} - unsettled if not result.is_rolled_back else set()
+        gone = [row for row in await session.scalars(found) if row.key in settled]
+        for row in gone:
+            await session.delete(row)
+        await session.flush()
+        if gone:
+            data = {"node_id": job.node_id, "subject": job.resource_key, "findings": len(gone)}
+            self._publisher.publish("drift", "drift.repaired", data)
 
 
 def _fill(row: DriftFindingRow, finding: DriftFinding, checked_at: datetime) -> None:

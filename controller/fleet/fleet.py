@@ -99,7 +99,9 @@ class Fleet:
         self.gateway = Gateway(_gateway_options(parts.settings), self._gateway_parts())
         parts.engine.attach_nodes(self)
         parts.engine.on_result(NodeObserver())
-        parts.engine.on_drift(DriftKeeper(parts.publisher))
+        drifts = DriftKeeper(parts.publisher)
+        parts.engine.on_result(drifts.observe_result)
+        parts.engine.on_drift(drifts)
 
     # --- life ---------------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from controller.jobs.loops import Loops
 from controller.jobs.models import Job
 from controller.jobs.ports import DriftObserver, NodeDirectory, NullPublisher, Publisher, ResultObserver, Signer
 from controller.jobs.queue import JobRequest, request_job
-from controller.jobs.states import FINAL
+from controller.jobs.states import FINAL, NEEDS_ATTENTION, JobState
 from controller.jobs.views import render_notice
 from controller.jobs.waiters import Waiters
 from shared.errors import AgentOfflineError, ConflictError, FleetError
@@ -152,6 +152,7 @@ class JobEngine:
             jobs = (await session.execute(select(Job).where(Job.id.in_(job_ids)))).scalars().all()
         for job in jobs:
             self._publisher.publish("jobs", f"job.{job.state.value}", render_notice(job))
+            _log_change(job)
 
     # --- for the gateway ----------------------------------------------------------------------------------------------
 
@@ -239,6 +240,15 @@ class JobEngine:
                 for (node_id, _), frame in latest.items()
             ]
         await self.announce([job_id for job_id in found if job_id is not None])
+
+
+def _log_change(job: Job) -> None:
+    """One line for each step of a job's life, with the ids that join it to the request and to the node's log."""
+    if job.state is JobState.RUNNING:
+        return  # progress: said many times
+    ids = {"job_id": job.id, "request_id": job.request_id, "node_id": job.node_id}
+    write = _log.warning if job.state in NEEDS_ATTENTION else _log.info
+    write(f"job.{job.state.value}", label=job.label, code=job.error_code, reason=job.error_message, **ids)
 
 
 def _jittered(seconds: float) -> float:

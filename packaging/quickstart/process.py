@@ -113,13 +113,13 @@ class ControllerProcess:
         return api
 
     def find_pid(self) -> int | None:
-        """Its process id while it runs; a number that another process got since is not it."""
+        """Its process id while it runs; a number that another process got since is not it, nor is a dead child."""
         try:
             pid_text, _, started = self._pid_path.read_text().partition(" ")
         except FileNotFoundError:
             return None
         pid = int(pid_text)
-        return pid if _start_time(pid) == started else None
+        return pid if _start_time(pid) == started and not _is_zombie(pid) else None
 
     def stop(self) -> None:
         """End it and wait; TERM, then KILL."""

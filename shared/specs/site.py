@@ -6,6 +6,7 @@ from typing import ClassVar, Final
 
 from shared.errors import InvalidInputError
 from shared.specs.base import Spec, Stage
+from shared.specs.nginx_block import require_contained
 from shared.types.names import DomainName, ResourceKey, UnixName, parse_domain_name, parse_unix_name
 from shared.types.paths import RelativePath, parse_relative_path
 
@@ -49,10 +50,7 @@ class SiteSpec(Spec, frozen=True, kw_only=True, tag="site"):
 
 
 def require_directives(text: str) -> str:
-    """Return the text if it stays inside its server block, whatever else it says.
-
-    Only the braces are judged here (nginx judges the rest on the node): outside quotes and comments they must balance
-    and never close the block they stand in.
+    """Return the text if it stays inside its server block, whatever else it says (nginx judges the rest on the node).
 
     Raises:
         InvalidInputError: It is too long, has control characters, or would leave its block.
@@ -61,31 +59,4 @@ def require_directives(text: str) -> str:
         raise InvalidInputError(f"at most {MAX_DIRECTIVES_LENGTH} characters", field="extra_directives")
     if any(ord(character) < 32 and character not in "\n\t" for character in text):
         raise InvalidInputError("control characters are not allowed", field="extra_directives")
-    if _final_depth(text) != 0:
-        raise InvalidInputError("every { needs its }, and none may close the site's block", field="extra_directives")
-    return text
-
-
-def _final_depth(text: str) -> int:
-    """Brace depth at the end, or -1 as soon as it falls below zero or a quote stays open."""
-    depth = 0
-    quote: str | None = None
-    position = 0
-    while position < len(text):
-        character = text[position]
-        if character == "\\":
-            position += 1
-        elif quote is not None:
-            quote = None if character == quote else quote
-        elif character in "\"'":
-            quote = character
-        elif character == "#":
-            position = text.find("\n", position)
-            if position < 0:
-                break
-        elif character in "{}":
-            depth += 1 if character == "{" else -1
-            if depth < 0:
-                return -1
-        position += 1
-    return -1 if quote is not None else depth
+    return require_contained(text, field="extra_directives")

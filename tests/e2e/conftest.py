@@ -10,8 +10,8 @@ from wcplab.check import check_machine
 
 from tests.e2e.fleet import Fleet, start_fleet, stop_fleet
 
-LAB = os.environ.get("WCP360_E2E_LAB", "e2e")
-"""Two runs side by side need labs of their own."""
+LAB = os.environ.get("WCP360_E2E_LAB", "e2e") + os.environ.get("PYTEST_XDIST_WORKER", "")
+"""Two runs side by side, and the workers of one run, need labs of their own."""
 BOOKWORM = f"{LAB}-1"
 TRIXIE = f"{LAB}-2"
 

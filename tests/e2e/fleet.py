@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -119,6 +120,40 @@ class Fleet:
             self.api.wait(job["id"])
         resource: dict[str, Any] = answer.get("resource", answer)
         return resource
+
+    def ended(self, job_id: str, *, timeout_seconds: float = 60.0) -> dict[str, Any]:
+        """The job with its explanation, once it has ended, well or badly."""
+        return wait_until(
+            lambda: (job := self.api.call("GET", f"/jobs/{job_id}"))["is_final"] and job,
+            timeout_seconds=timeout_seconds,
+            what=f"job {job_id} has ended",
+        )
+
+    def ask(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        """One request whatever is answered, for tests of the answer itself."""
+        return self.api._http.request(method, f"/api/v1{path}", json=body)
+
+    @contextmanager
+    def settings(self, **variables: str) -> Iterator[None]:
+        """The controller with other settings for a while; both times it starts anew and every node is back after it."""
+        before = dict(self.controller._settings)
+        try:
+            self.restart({**before, **variables})
+            yield
+        finally:
+            self.restart(before)
+
+    def restart(self, settings: dict[str, str] | None = None) -> None:
+        """Stop the controller in order, start it, and let every node find it at once instead of after its back-off."""
+        self.controller.stop()
+        if settings is not None:
+            self.controller._settings = settings
+        self.controller.start()
+        names = [node["name"] for node in self.api.call("GET", "/nodes?limit=200")["items"] if node["state"] == "active"]
+        for name in names:
+            self.run(name, "/usr/bin/systemctl", "restart", "wcp-agent.service").check()
+        for name in names:
+            self.wait_ready(name)
 
     def write_as(self, node: str, account: str, path: str, content: str) -> None:
         """Write a file as the tenant, as SFTP would."""

@@ -11,7 +11,6 @@ import jinja2
 
 from agent.contract.actions import content_hash
 from agent.modules.web import layout
-from agent.modules.web.directives import require_contained
 from shared.errors import InvalidInputError, PlanError
 from shared.specs.php_pool import PHP_SOCKET_DIR, parse_php_version, php_socket_path
 from shared.specs.site import SiteSpec
@@ -70,7 +69,7 @@ def render_site(spec: SiteSpec, *, is_suspended: bool) -> str:
     """The site's virtual server. Its probe answers with a digest of this very text.
 
     Raises:
-        PlanError: A value cannot be written, or the additional directives leave their block.
+        PlanError: A value cannot be written.
     """
     values = {
         "account": spec.account,
@@ -82,7 +81,7 @@ def render_site(spec: SiteSpec, *, is_suspended: bool) -> str:
         "error_log": layout.error_log(spec),
         "php_socket": _require_own_socket(spec),
         "upload_max_bytes": spec.upload_max_bytes,
-        "extra_directives": require_contained(spec.extra_directives),
+        "extra_directives": spec.extra_directives,
     }
     template = _TEMPLATES.get_template("suspended_site.conf.j2" if is_suspended else "site.conf.j2")
     digest = content_hash(template.render(values, probe_answer=""))[:16]

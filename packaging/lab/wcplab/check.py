@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from wcplab import cgroups, mounts
+from wcplab import cgroups, locks, mounts
 from wcplab.errors import CannotBootError, LabError
-from wcplab.paths import state_directory
+from wcplab.paths import LOCK_DIRECTORY, state_directory
 from wcplab.process import run
 
 PROGRAMS = {
@@ -88,8 +88,10 @@ def _try_cgroup() -> None:
 
 
 def _try_bridge() -> None:
-    run(["ip", "link", "add", TRIAL_BRIDGE, "type", "bridge"], timeout_seconds=TRIAL_TIMEOUT_SECONDS).check()
-    run(["ip", "link", "delete", "dev", TRIAL_BRIDGE], timeout_seconds=TRIAL_TIMEOUT_SECONDS).check()
+    # Two checks at once would see each other's bridge.
+    with locks.locked(LOCK_DIRECTORY / "check.lock", timeout_seconds=TRIAL_TIMEOUT_SECONDS):
+        run(["ip", "link", "add", TRIAL_BRIDGE, "type", "bridge"], timeout_seconds=TRIAL_TIMEOUT_SECONDS).check()
+        run(["ip", "link", "delete", "dev", TRIAL_BRIDGE], timeout_seconds=TRIAL_TIMEOUT_SECONDS).check()
 
 
 def _try_overlay() -> None:

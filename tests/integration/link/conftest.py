@@ -12,6 +12,7 @@ import pytest
 
 from agent.link.dial import Dialer
 from agent.link.port import ExecutorPort
+from agent.link.renewal import Exchange, Renewer
 from agent.link.service import LinkParts, LinkService, MachineIdentity
 from agent.link.settings import AgentSettings, NodePaths
 from agent.link.spool import Spool
@@ -44,9 +45,7 @@ def paths(tmp_path: Path, authority: TestAuthority) -> NodePaths:
     paths = NodePaths(tmp_path / "node")
     for folder in (paths.config_dir, paths.tls_dir, paths.executor_state_dir, paths.runtime_dir):
         folder.mkdir(parents=True)
-    certificate, key = authority.issue("node")
-    paths.node_crt.write_text(certificate.read_text())
-    paths.node_key.write_bytes(key.read_bytes())
+    paths.node_pem.write_text(authority.issue_pem("node"))
     paths.ca_pem.write_text(authority.ca_pem)
     return paths
 
@@ -70,7 +69,9 @@ class RunningLink:
 
 
 @asynccontextmanager
-async def running_link(url: str, executor: ExecutorPort, paths: NodePaths) -> AsyncIterator[RunningLink]:
+async def running_link(
+    url: str, executor: ExecutorPort, paths: NodePaths, *, exchange: Exchange | None = None
+) -> AsyncIterator[RunningLink]:
     """The link as a node runs it, until the block ends."""
     spool = Spool(paths.spool_db)
     status_file = StatusFile(paths.status_json)
@@ -80,6 +81,7 @@ async def running_link(url: str, executor: ExecutorPort, paths: NodePaths) -> As
     service = LinkService(
         LinkParts(
             dialer=Dialer(settings, paths),
+            renewer=Renewer(settings, paths, exchange=exchange),
             executor=executor,
             spool=spool,
             machine=MachineIdentity(boot_id=str(uuid.uuid4()), machine_id_hash="0" * 64),

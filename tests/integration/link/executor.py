@@ -7,7 +7,7 @@ import msgspec
 from agent.link.port import Listener
 from shared.errors import UnavailableError
 from shared.protocol.envelope import Envelope
-from shared.protocol.frames import DriftReport
+from shared.protocol.frames import DriftReport, OfferJob
 from shared.protocol.job import JobResult, JobState
 from shared.protocol.local import (
     CancelLocal,
@@ -69,12 +69,18 @@ class FakeExecutor:
         await self.tell(status)
         return status
 
+    async def submit(self, offer: OfferJob) -> None:
+        self._require_reachable()
+        self.received.append(SubmitJob(envelope=offer.envelope))
+        job_id, seq = msgspec.msgpack.decode(offer.envelope.payload, type=tuple[str, int])
+        self.last_seq = max(self.last_seq, seq)
+        state = self.states.setdefault(job_id, JobState.RECEIVED)
+        await self.tell(JobAccepted(job_id=job_id, seq=seq, state=state))
+
     async def send(self, frame: ToExecutor) -> None:
         self._require_reachable()
         self.received.append(frame)
         match frame:
-            case SubmitJob():
-                await self._submit(frame)
             case ResultStored():
                 self.unstored.pop(frame.job_id, None)
             case CancelLocal():
@@ -88,12 +94,6 @@ class FakeExecutor:
 
     async def close(self) -> None:
         pass
-
-    async def _submit(self, frame: SubmitJob) -> None:
-        job_id, seq = msgspec.msgpack.decode(frame.envelope.payload, type=tuple[str, int])
-        self.last_seq = max(self.last_seq, seq)
-        state = self.states.setdefault(job_id, JobState.RECEIVED)
-        await self.tell(JobAccepted(job_id=job_id, seq=seq, state=state))
 
     async def progress(self, job_id: str, number: int) -> None:
         await self.tell(JobProgress(job_id=job_id, number=number, done=number, total=9, message="working"))

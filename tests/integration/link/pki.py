@@ -15,6 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 DAY = dt.timedelta(days=1)
+AGE = 10 * DAY
+REST = 20 * DAY
+"""A third of a certificate's life is over: no link renews it."""
 
 
 def spki_hash(key: ec.EllipticCurvePublicKey) -> str:
@@ -54,7 +57,7 @@ class TestAuthority:
     def pin(self) -> str:
         return spki_hash(self.key.public_key())
 
-    def issue_for(self, public_key: ec.EllipticCurvePublicKey, name: str, *, lifetime: dt.timedelta = DAY) -> str:
+    def issue_for(self, public_key: ec.EllipticCurvePublicKey, name: str, *, lifetime: dt.timedelta = REST) -> str:
         now = dt.datetime.now(dt.UTC)
         return (
             (
@@ -63,7 +66,7 @@ class TestAuthority:
                 .issuer_name(self.certificate.subject)
                 .public_key(public_key)
                 .serial_number(x509.random_serial_number())
-                .not_valid_before(now - 10 * DAY)
+                .not_valid_before(now - AGE)
                 .not_valid_after(now + lifetime)
                 .add_extension(
                     x509.SubjectAlternativeName(
@@ -77,13 +80,18 @@ class TestAuthority:
             .decode()
         )
 
-    def issue(self, name: str, *, lifetime: dt.timedelta = DAY) -> tuple[Path, Path]:
+    def issue(self, name: str, *, lifetime: dt.timedelta = REST) -> tuple[Path, Path]:
         """Certificate and key files."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate_path, key_path = self.folder / f"{name}.crt", self.folder / f"{name}.key"
         certificate_path.write_text(self.issue_for(key.public_key(), name, lifetime=lifetime))
         key_path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         return certificate_path, key_path
+
+    def issue_pem(self, name: str, *, lifetime: dt.timedelta = REST) -> str:
+        """Key and certificate as node.pem holds them."""
+        certificate, key = self.issue(name, lifetime=lifetime)
+        return key.read_text() + certificate.read_text()
 
     def server_context(self, *, wants_client: bool) -> ssl.SSLContext:
         certificate, key = self.issue("server")

@@ -78,13 +78,13 @@ def test_enrol_when_approved_writes_what_agent_and_executor_need(
     assert identity is not None
     assert identity.node_id == settings.node_id
     assert TrustStore(bare.executor_state_dir, identity.public_root_keys()).bundle is not None
-    assert parse_not_after(bare.node_crt.read_text()) > dt.datetime.now(dt.UTC)
+    assert parse_not_after(bare.node_pem.read_text()) > dt.datetime.now(dt.UTC)
 
 
 def test_enrol_when_approved_keeps_secrets_to_their_owner(run: Run, bare: NodePaths) -> None:
     run.enrol()
 
-    secrets = (bare.node_key, bare.node_crt, bare.sealing_key, bare.identity_json, bare.trust_bundle)
+    secrets = (bare.node_pem, bare.sealing_key, bare.identity_json, bare.trust_bundle)
     assert {mode_of(path) for path in secrets} == {0o600}
     assert mode_of(bare.agent_toml) == 0o640
     assert not bare.pending_key.exists()
@@ -116,11 +116,11 @@ def test_enrol_when_node_already_is_a_noop(run: Run, bare: NodePaths, controller
 
 def test_enrol_when_forced_gets_a_new_key(run: Run, bare: NodePaths, controller: FakeController) -> None:
     run.enrol()
-    old_key = bare.node_key.read_bytes()
+    old_key = bare.node_pem.read_bytes()
 
     run.enrol(is_forced=True)
 
-    assert bare.node_key.read_bytes() != old_key
+    assert bare.node_pem.read_bytes() != old_key
     assert len(controller.requests) == 2
 
 
@@ -128,12 +128,12 @@ def test_enrol_when_forced_and_refused_leaves_the_working_identity(
     run: Run, bare: NodePaths, controller: FakeController
 ) -> None:
     run.enrol()
-    before = (bare.node_key.read_bytes(), bare.node_crt.read_bytes(), bare.agent_toml.read_bytes())
+    before = (bare.node_pem.read_bytes(), bare.agent_toml.read_bytes())
     controller.answers = [(403, "token_used")]
 
     run.fail(is_forced=True)
 
-    assert (bare.node_key.read_bytes(), bare.node_crt.read_bytes(), bare.agent_toml.read_bytes()) == before
+    assert (bare.node_pem.read_bytes(), bare.agent_toml.read_bytes()) == before
 
 
 def test_enrol_when_pending_shows_the_words_once_and_asks_with_the_same_request(
@@ -314,22 +314,21 @@ def test_enrol_when_certificate_has_expired_enrols_anew(
     run: Run, bare: NodePaths, authority: TestAuthority, controller: FakeController
 ) -> None:
     run.enrol()
-    certificate, _ = authority.issue("old", lifetime=-dt.timedelta(days=1))
-    bare.node_crt.write_text(certificate.read_text())
+    bare.node_pem.write_text(authority.issue_pem("old", lifetime=-dt.timedelta(days=1)))
 
     outcome = run.enrol()
 
     assert outcome.is_new is True  # type: ignore[attr-defined]
-    assert parse_not_after(bare.node_crt.read_text()) > dt.datetime.now(dt.UTC)
+    assert parse_not_after(bare.node_pem.read_text()) > dt.datetime.now(dt.UTC)
 
 
 def test_enrol_never_writes_through_a_link_that_somebody_left(run: Run, bare: NodePaths, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
-    (bare.tls_dir / ".node.crt.new").symlink_to(victim)
-    bare.node_crt.symlink_to(victim)
+    (bare.tls_dir / ".node.pem.new").symlink_to(victim)
+    bare.node_pem.symlink_to(victim)
 
     run.enrol()
 
     assert victim.read_text() == "precious"
-    assert not bare.node_crt.is_symlink()
+    assert not bare.node_pem.is_symlink()

@@ -11,7 +11,8 @@ import pytest
 from agent.link.executor_client import UnixExecutorPort
 from shared.errors import UnavailableError
 from shared.protocol.envelope import Envelope
-from shared.protocol.job import JobResult, JobState
+from shared.protocol.frames import OfferJob
+from shared.protocol.job import ErrorBody, JobResult, JobState
 from shared.protocol.local import (
     LENGTH_BYTES,
     ExecutorStatus,
@@ -27,7 +28,8 @@ from shared.protocol.local import (
 )
 from tests.integration.link.gateway import wait_until
 
-SUBMIT = SubmitJob(envelope=Envelope(payload_type="t", payload=b"", signatures=()))
+OFFER = OfferJob(envelope=Envelope(payload_type="t", payload=b"", signatures=()), job_id="a", seq=1)
+FORGED = b"forged"
 
 
 class SocketExecutor:
@@ -92,6 +94,13 @@ class SocketExecutor:
                 )
             )
         elif isinstance(frame, SubmitJob):
+            self._take(frame)
+
+    def _take(self, frame: SubmitJob) -> None:
+        if frame.envelope.payload == FORGED:
+            error = ErrorBody(code="bad_signature", message="no")
+            self.tell(JobAccepted(job_id="", seq=0, state=JobState.REFUSED, error=error))
+        else:
             self.running += 1
             self.tell(JobAccepted(job_id="a", seq=1, state=JobState.RECEIVED))
 
@@ -147,7 +156,7 @@ async def test_status_is_asked_and_the_idle_connection_is_closed(
 async def test_connection_is_kept_while_a_job_runs_and_closed_after_its_result(
     executor: SocketExecutor, port: UnixExecutorPort, ear: Ear
 ) -> None:
-    await port.send(SUBMIT)
+    await port.submit(OFFER)
     await wait_until(lambda: port.open_jobs == {"a"})
     asked = executor.received.count(RequestStatus())
     await wait_until(lambda: executor.received.count(RequestStatus()) > asked + 2)
@@ -159,6 +168,16 @@ async def test_connection_is_kept_while_a_job_runs_and_closed_after_its_result(
     await wait_until(lambda: finished() in ear.frames)
     await wait_until(lambda: not port.is_connected)
     assert executor.connections == 1
+
+
+async def test_refusal_of_what_could_not_be_verified_names_the_offered_job(port: UnixExecutorPort, ear: Ear) -> None:
+    forged = Envelope(payload_type="t", payload=FORGED, signatures=())
+    await port.submit(OFFER)
+    await port.submit(OfferJob(envelope=forged, job_id="b", seq=2))
+
+    await wait_until(lambda: len(ear.frames) == 2)
+
+    assert [(frame.job_id, frame.seq) for frame in ear.frames if isinstance(frame, JobAccepted)] == [("a", 1), ("b", 2)]
 
 
 async def test_job_of_an_earlier_life_keeps_the_connection_until_its_result_came(
@@ -180,7 +199,7 @@ async def test_job_of_an_earlier_life_keeps_the_connection_until_its_result_came
 async def test_executor_that_dies_in_a_job_is_connected_again_and_its_result_arrives(
     executor: SocketExecutor, port: UnixExecutorPort, ear: Ear
 ) -> None:
-    await port.send(SUBMIT)
+    await port.submit(OFFER)
     await wait_until(lambda: port.open_jobs == {"a"})
     executor.pending.append(finished())
     executor.running = 0

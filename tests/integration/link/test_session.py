@@ -299,9 +299,7 @@ async def test_certificate_of_another_authority_is_refused_and_said_so(
     gateway: FakeGateway, executor: FakeExecutor, paths: NodePaths, tmp_path: Path
 ) -> None:
     foreign = TestAuthority(tmp_path / "foreign")
-    certificate, key = foreign.issue("node")
-    paths.node_crt.write_text(certificate.read_text())
-    paths.node_key.write_bytes(key.read_bytes())
+    paths.node_pem.write_text(foreign.issue_pem("node"))
 
     async with running_link(gateway.url, executor, paths) as link:
         await wait_until(lambda: link.state == "waiting")
@@ -325,9 +323,7 @@ async def test_gateway_of_another_authority_is_not_trusted(
 async def test_expired_certificate_is_seen_before_dialling(
     gateway: FakeGateway, executor: FakeExecutor, paths: NodePaths, authority: TestAuthority
 ) -> None:
-    certificate, key = authority.issue("old", lifetime=-DAY)
-    paths.node_crt.write_text(certificate.read_text())
-    paths.node_key.write_bytes(key.read_bytes())
+    paths.node_pem.write_text(authority.issue_pem("old", lifetime=-DAY))
 
     async with running_link(gateway.url, executor, paths) as link:
         await wait_until(lambda: link.state == "waiting")

@@ -139,7 +139,7 @@ async def test_forged_job_is_refused_by_the_executor_and_the_refusal_reaches_the
 
     (ack,) = await wait_until(lambda: gateway.of(AckJob))
     assert ack.error is not None
-    assert ack.error.code == "bad_signature"
+    assert (ack.job_id, ack.seq, ack.state, ack.error.code) == (forged.job_id, 1, JobState.REFUSED, "bad_signature")
 
 
 async def test_agent_when_started_again_still_has_its_host_and_journal(

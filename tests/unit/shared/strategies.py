@@ -82,3 +82,30 @@ envelopes = st.builds(
         tuple
     ),
 )
+
+directives = st.lists(
+    st.sampled_from(
+        (
+            *(
+                "add_header X-A b;",
+                "set $a ",
+                "location /x ",
+                "{",
+                "}",
+                ";",
+                "#",
+                '"',
+                "'",
+                "\\",
+                "$",
+                "${",
+                " ",
+                "\n",
+                "a",
+            ),
+            *("it's", 'a"b', "# }\n", "return 204;", "server ", "server_name victim.test;", ")", "\t", "{}", ' "'),
+        )
+    ),
+    max_size=16,
+).map("".join)
+"""Pieces of directives in any order: most are broken, some try to leave their block."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from agent.link.port import OpenWork
 from shared.protocol.envelope import Envelope
-from shared.protocol.frames import DriftReport
+from shared.protocol.frames import DriftReport, OfferJob
 from shared.protocol.job import ErrorBody, JobResult, JobState
-from shared.protocol.local import DriftFound, ExecutorStatus, JobAccepted, JobFinished, RequestDrift, SubmitJob
+from shared.protocol.local import DriftFound, ExecutorStatus, JobAccepted, JobFinished, RequestDrift
 
-SUBMIT = SubmitJob(envelope=Envelope(payload_type="t", payload=b"", signatures=()))
+
+def offer(job_id: str, seq: int = 1) -> OfferJob:
+    return OfferJob(envelope=Envelope(payload_type="t", payload=b"", signatures=()), job_id=job_id, seq=seq)
 
 
 def accepted(job_id: str, state: JobState = JobState.RECEIVED, *, is_refused: bool = False) -> JobAccepted:
@@ -34,7 +36,7 @@ def test_work_when_new_is_idle() -> None:
 def test_job_is_owed_from_submission_to_result() -> None:
     work = OpenWork()
 
-    work.note_sent(SUBMIT)
+    work.note_submitted(offer("a"))
     assert not work.is_idle
     work.note_received(accepted("a"))
     assert work.jobs == {"a"}
@@ -45,7 +47,7 @@ def test_job_is_owed_from_submission_to_result() -> None:
 def test_refused_or_finished_job_is_not_owed() -> None:
     work = OpenWork()
     for answer in (accepted("a", is_refused=True), accepted("b", JobState.SUCCEEDED)):
-        work.note_sent(SUBMIT)
+        work.note_submitted(offer(answer.job_id))
         work.note_received(answer)
 
     assert work.is_idle
@@ -74,7 +76,7 @@ def test_status_with_jobs_of_an_earlier_life_keeps_the_connection_until_they_end
 
 def test_status_without_running_jobs_ends_every_doubt() -> None:
     work = OpenWork()
-    work.note_sent(SUBMIT)
+    work.note_submitted(offer("a"))
     work.note_received(accepted("a"))
 
     work.note_received(status(0))
@@ -84,10 +86,40 @@ def test_status_without_running_jobs_ends_every_doubt() -> None:
 
 def test_forget_owes_nothing() -> None:
     work = OpenWork()
-    work.note_sent(SUBMIT)
+    work.note_submitted(offer("a"))
     work.note_sent(RequestDrift())
     work.note_received(accepted("a"))
 
     work.forget()
 
     assert work.is_idle
+
+
+def test_answers_without_a_name_get_those_of_the_offers_in_their_order() -> None:
+    work = OpenWork()
+    for number, job_id in enumerate(("a", "b", "c"), start=1):
+        work.note_submitted(offer(job_id, number))
+    nameless = JobAccepted(
+        job_id="", seq=0, state=JobState.REFUSED, error=ErrorBody(code="bad_signature", message="no")
+    )
+
+    named = [work.note_received(frame) for frame in (nameless, accepted("b"), nameless)]
+
+    assert [(frame.job_id, frame.seq) for frame in named if isinstance(frame, JobAccepted)] == [
+        ("a", 1),
+        ("b", 1),
+        ("c", 3),
+    ]
+    assert work.jobs == {"b"}
+
+
+def test_answer_of_a_new_connection_is_not_taken_for_an_offer_of_the_lost_one() -> None:
+    work = OpenWork()
+    work.note_submitted(offer("lost"))
+    work.forget()
+    work.note_submitted(offer("a"))
+
+    named = work.note_received(JobAccepted(job_id="", seq=0, state=JobState.REFUSED))
+
+    assert isinstance(named, JobAccepted)
+    assert named.job_id == "a"

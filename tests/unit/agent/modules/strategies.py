@@ -17,29 +17,3 @@ domain_names = st.builds(
 document_roots = st.lists(
     st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,10}", fullmatch=True), min_size=1, max_size=4
 ).map("/".join)
-directives = st.lists(
-    st.sampled_from(
-        [
-            *(
-                "add_header X-A b;",
-                "set $a ",
-                "location /x ",
-                "{",
-                "}",
-                ";",
-                "#",
-                '"',
-                "'",
-                "\\",
-                "$",
-                "${",
-                " ",
-                "\n",
-                "a",
-            ),
-            *("it's", 'a"b', "# }\n", "return 204;", "server ", "server_name victim.test;"),
-        ]
-    ),
-    max_size=12,
-).map("".join)
-"""Pieces of directives in any order: most are broken, some try to leave their block."""

@@ -1,0 +1,323 @@
+"""Promises of every route at once, read from the OpenAPI document: a route that somebody adds is asked the same.
+
+Nobody without a permission reaches the database or a node (276), and what a node has to do is a job (277).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from controller.api.openapi import build_document
+from controller.bootstrap import METADATA, Controller
+from controller.core.auth.models import ApiToken, User
+from controller.core.auth.secrets import TOKEN_PREFIX, hash_secret, new_secret
+from controller.fleet.models import DriftFindingRow, Heartbeat, Node, NodeState
+from controller.jobs.models import Job
+from controller.jobs.states import JobState
+
+API = "/api/v1"
+METHODS = ("get", "put", "post", "delete", "patch")
+
+WITHOUT_PERMISSION: Final = {
+    # Route: why it asks for no permission. This list may only shrink.
+    "login": "signing in is how one gets any",
+    "logout": "everybody may leave",
+    "show-me": "what everybody may know about themselves",
+    "change-password": "asks for the present password instead",
+    "enrol": "asks for an enrolment token instead",
+    "renew-certificate": "asks for a signature by the node's key instead",
+}
+NO_JOB: Final = {
+    # A change that is complete once its rows are written. Everything else answers 202 with jobs.
+    "login", "logout", "change-password", "create-token", "revoke-token", "enrol", "renew-certificate",
+    "create-package", "delete-package", "create-client", "update-client", "delete-client", "create-domain",
+    "delete-domain", "create-enrolment-token", "delete-enrolment-token", "revoke-node", "reject-node", "delete-node",
+    "discard-job",
+}  # fmt: skip
+MAY_HAVE_NO_JOB: Final = {
+    # 202 with an empty list when no node needs to know.
+    "update-package", "update-node", "cancel-job", "approve-node", "retry-site", "discard-site-change",
+}  # fmt: skip
+BODIES: Final[dict[str, Any]] = {
+    "login": {"username": "somebody", "password": "of no account here"},
+    "change-password": {"current_password": "of no account here", "new_password": "another long password"},
+    "create-token": {"name": "more", "scopes": ["*"]},
+    "create-package": {"name": "Other"},
+    "update-package": {"processes_max": 77},
+    "create-client": {"name": "Grace", "email": "grace@example.com"},
+    "update-client": {"name": "Grace"},
+    "create-account": {
+        "name": "grace",
+        "client_id": "{client_id}",
+        "package_id": "{package_id}",
+        "node_id": "{node_id}",
+    },
+    "update-account": {"package_id": "{other_package_id}"},
+    "suspend-account": {"reason": "unpaid"},
+    "create-domain": {"name": "new-{domain_id}.example", "account_id": "{account_id}"},
+    "create-site": {"domain": "new-{domain_id}.example", "account_id": "{account_id}"},
+    "update-site": {"document_root": "web"},
+    "update-node": {"drift_policy": "repair"},
+    "create-enrolment-token": {"name": "node9"},
+    "enrol": {
+        "token": "wcpe_none", "csr_pem": "none", "machine_id_hash": "0" * 64, "sealing_public_key": "AA==",
+        "hostname": "h", "facts": {}, "agent_version": "1", "capability": 1,
+    },
+    "renew-certificate": {
+        "certificate_pem": "none", "csr_pem": "none", "signature": "AA==", "signed_at": "2026-01-01T00:00:00Z",
+    },
+    "set-node-module": {"presence": "disabled"},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Route:
+    """One operation of the document."""
+
+    method: str
+    path: str
+    operation: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.operation["operationId"])
+
+    @property
+    def is_change(self) -> bool:
+        return self.method != "get"
+
+
+@dataclass
+class Api:
+    """The whole application without any agent, and something in every table."""
+
+    controller: Controller
+    http: httpx.AsyncClient
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    @property
+    def routes(self) -> list[Route]:
+        paths = build_document(self.controller.app.litestar)["paths"]
+        return [
+            Route(method, path, item[method])
+            for path, item in paths.items()
+            for method in METHODS
+            if method in item and path.startswith(API)
+        ]
+
+    async def call(self, route: Route, ids: dict[str, str], headers: dict[str, str] | None = None) -> httpx.Response:
+        body = BODIES.get(route.name)
+        if body is not None:
+            body = {key: value.format(**ids) if isinstance(value, str) else value for key, value in body.items()}
+        return await self.http.request(
+            route.method, route.path.format(**ids), json=body, headers={"authorization": ""} | (headers or {})
+        )
+
+    async def make(self, path: str, body: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
+        answer = await self.http.post(f"{API}/{path}", json=body, headers=headers)
+        assert answer.status_code in (201, 202), answer.text
+        content: dict[str, Any] = answer.json()
+        return content
+
+    async def fill(self, headers: dict[str, str]) -> dict[str, str]:
+        """New rows of every kind; path and body parameter to id."""
+        number = next(self.numbers)
+        name = f"t{number}"
+        ids = {"name": "web", "node_id": await self._add_node(f"node{number}")}
+        for key in ("package_id", "other_package_id"):
+            ids[key] = (await self.make("packages", {"name": f"{name} {key}"}, headers))["id"]
+        ids["client_id"] = (await self.make("clients", {"name": "Ada", "email": "a@example.com"}, headers))["id"]
+        account = {"name": name, **{key: ids[key] for key in ("client_id", "package_id", "node_id")}}
+        ids["account_id"] = (await self.make("accounts", account, headers))["resource"]["id"]
+        site = {"account_id": ids["account_id"], "domain": f"{name}.example"}
+        made = await self.make("sites", site, headers)
+        ids |= {"site_id": made["resource"]["id"], "job_id": made["jobs"][0]["id"]}
+        domain = {"name": f"{name}.test", "account_id": ids["account_id"]}
+        ids["domain_id"] = (await self.make("domains", domain, headers))["id"]
+        ids["token_id"] = (await self.make("enrolment-tokens", {"name": f"new{number}"}, headers))["id"]
+        ids["finding_id"] = await self._add_finding(ids["node_id"], name)
+        return ids
+
+    async def _add_node(self, name: str) -> str:
+        node = Node(
+            name=name, state=NodeState.ACTIVE, roles=["web"], machine_id_hash=name, sealing_public_key=b"",
+            facts={"os": "debian", "os_version": "12", "memory_bytes": str(2**36), "disk_bytes": str(2**42)},
+            is_connected=True,
+        )  # fmt: skip
+        async with self.controller.database.write() as session:
+            session.add(node)
+            await session.flush()
+            session.add(Heartbeat(id=node.id, at=datetime.now(UTC) + timedelta(days=1)))
+        return node.id
+
+    async def _add_finding(self, node_id: str, account: str) -> str:
+        now = datetime.now(UTC)
+        async with self.controller.database.write() as session:
+            row = DriftFindingRow(
+                node_id=node_id, subject=f"account/{account}", key="site/x", summary="edited", diff="",
+                found_at=now, checked_at=now,
+            )  # fmt: skip
+            session.add(row)
+        return row.id
+
+    async def token(self, *scopes: str) -> dict[str, str]:
+        """Headers of a new API token."""
+        secret = new_secret(TOKEN_PREFIX)
+        async with self.controller.database.write() as session:
+            user = (await session.scalars(select(User))).one()
+            session.add(ApiToken(user_id=user.id, name="robot", secret_hash=hash_secret(secret), scopes=list(scopes)))
+        return {"authorization": f"Bearer {secret}"}
+
+    async def rows(self) -> dict[str, list[tuple[Any, ...]]]:
+        """Every row of the database, but for when a token was last used."""
+        content = {}
+        async with self.controller.database.read() as session:
+            for table in METADATA.sorted_tables:
+                columns = [column for column in table.columns if column.name not in ("last_used_at", "updated_at")]
+                content[table.name] = sorted(map(tuple, await session.execute(select(*columns))), key=repr)
+        return content
+
+    async def job_count(self) -> int:
+        async with self.controller.database.read() as session:
+            return len((await session.scalars(select(Job.id))).all())
+
+
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    return sqlite_url
+
+
+@pytest.fixture
+async def api(controller: Controller, anonymous_client: httpx.AsyncClient) -> Api:
+    return Api(controller, anonymous_client)
+
+
+async def test_every_route_when_asked_by_nobody_answers_401_and_changes_nothing(api: Api) -> None:
+    ids = await api.fill(await api.token("*"))
+    before = await api.rows()
+
+    answers = {
+        route.name: (await api.call(route, ids)).status_code
+        for route in api.routes
+        if route.operation["security"] != []
+    }
+
+    assert {name: status for name, status in answers.items() if status != 401} == {}
+    assert await api.rows() == before
+
+
+async def test_every_route_when_the_permission_is_missing_answers_403_and_changes_nothing(api: Api) -> None:
+    ids = await api.fill(await api.token("*"))
+    robot = await api.token("weather:read")
+    before = await api.rows()
+
+    answers = {
+        route.name: (await api.call(route, ids, robot)).status_code
+        for route in api.routes
+        if route.name not in WITHOUT_PERMISSION
+    }
+
+    assert {name: status for name, status in answers.items() if status != 403} == {}
+    assert await api.rows() == before
+
+
+async def test_every_change_when_one_may_only_read_answers_403_and_changes_nothing(api: Api) -> None:
+    ids = await api.fill(await api.token("*"))
+    reader = await api.token("*:read")
+    before = await api.rows()
+
+    answers = {
+        f"{route.name}{query}": (
+            await api.call(Route(route.method, route.path + query, route.operation), ids, reader)
+        ).status_code
+        for route in api.routes
+        if route.is_change and route.name not in WITHOUT_PERMISSION
+        for query in ("", "?dry_run=true")
+        if not query or "dry_run" in str(route.operation.get("parameters"))
+    }
+
+    assert {name: status for name, status in answers.items() if status != 403} == {}
+    assert await api.rows() == before
+
+
+async def test_list_of_routes_without_permission_names_only_what_exists(api: Api) -> None:
+    assert set(WITHOUT_PERMISSION) <= {route.name for route in api.routes}
+
+
+async def test_every_change_when_it_concerns_a_node_promises_jobs(api: Api) -> None:
+    schemas = build_document(api.controller.app.litestar)["components"]["schemas"]
+    wrong = []
+    for route in api.routes:
+        if not route.is_change or route.name in NO_JOB:
+            continue
+        accepted = route.operation["responses"].get("202")
+        if accepted is None:
+            wrong.append(f"{route.name}: no 202")
+            continue
+        name = accepted["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        if "jobs" not in schemas[name]["required"]:
+            wrong.append(f"{route.name}: its answer has no jobs")
+
+    assert wrong == []
+    assert {route.name for route in api.routes} >= NO_JOB
+
+
+async def prepare(api: Api, route: Route, ids: dict[str, str], admin: dict[str, str]) -> None:
+    """Bring about what the change is for: something failed, something is suspended, something is not used."""
+    if route.name == "unsuspend-account":
+        await api.http.post(f"{API}/accounts/{ids['account_id']}/suspend", json={}, headers=admin)
+    if route.name == "delete-client":
+        body = {"name": "Nobody", "email": "nobody@example.com"}
+        ids["client_id"] = (await api.make("clients", body, admin))["id"]
+    if route.name == "delete-package":
+        ids["package_id"] = ids["other_package_id"]
+    async with api.controller.database.write() as session:
+        if route.name in ("retry-job", "discard-job"):
+            (await session.get_one(Job, ids["job_id"])).state = JobState.FAILED
+
+
+UNREADY: Final = {
+    # What needs a machine's own request or a node's own answer first: tests/integration/fleet and test_sites.py do it.
+    "login", "change-password", "enrol", "renew-certificate", "approve-node", "reject-node", "delete-node",
+    "retry-site", "discard-site-change", "revoke-token",
+}  # fmt: skip
+
+
+async def test_every_change_when_no_agent_is_connected_is_accepted_as_a_job(api: Api) -> None:
+    """Nobody answers for the node, so whatever waited for it could not answer 202."""
+    admin = await api.token("*")
+    wrong = []
+    for route in api.routes:
+        if not route.is_change or route.name in UNREADY:
+            continue
+        ids = await api.fill(admin)
+        await prepare(api, route, ids, admin)
+        jobs_before = await api.job_count()
+        answer = await api.call(route, ids, admin)
+        new_jobs = await api.job_count() - jobs_before
+        wrong += [f"{route.name}: {line}" for line in await find_wrong(api, route, answer, new_jobs, admin)]
+
+    assert wrong == []
+
+
+async def find_wrong(api: Api, route: Route, answer: httpx.Response, new_jobs: int, admin: dict[str, str]) -> list[str]:
+    if route.name in NO_JOB:
+        good = answer.status_code in (200, 201, 204) and new_jobs == 0
+        return [] if good else [f"{answer.status_code}, {new_jobs} jobs, {answer.text[:200]}"]
+    if answer.status_code != 202:
+        return [f"{answer.status_code} {answer.text[:200]}"]
+    named = [job["id"] for job in answer.json()["jobs"]]
+    if new_jobs == 0 and route.name in MAY_HAVE_NO_JOB:
+        return []
+    if not named or len(named) != new_jobs:
+        return [f"names {len(named)} jobs and made {new_jobs}"]
+    shown = await api.http.get(answer.headers["location"], headers=admin)
+    return [] if shown.status_code == 200 and shown.json()["id"] == named[0] else ["Location leads nowhere"]
