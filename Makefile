@@ -70,15 +70,21 @@ test-packages:
 lock: setup ## Resolve the dependencies of pyproject.toml afresh into requirements.lock
 	@.venv/bin/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --quiet --upgrade -o requirements.lock
+	@.venv/bin/uv pip compile pyproject.toml --extra agent --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --quiet -c requirements.lock -o packaging/bundle/requirements-agent.lock
 
 .PHONY: fmt
 fmt: setup ## Format the code
 	@.venv/bin/ruff format --quiet .
 	@.venv/bin/ruff check --quiet --fix .
 
+.PHONY: bundle
+bundle: setup ## Build what new nodes download (OUT=folder, the controller's bundle_dir)
+	@$(PYTHON_BIN) packaging/bundle/build_bundle.py --out "$(or $(OUT),/var/lib/wcp360/bundles)"
+
 .PHONY: migration
 migration: setup ## Make a migration from the models (NAME="what changes")
-	@$(PYTHON_BIN) -m controller make-migration "$(NAME)"
+	@WCP360_DATA_DIR="$(CURDIR)/.run/migration" $(PYTHON_BIN) -m controller migrate --autogenerate "$(NAME)"
 
 .PHONY: help
 help:

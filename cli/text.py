@@ -35,11 +35,16 @@ def format_value(name: str, value: Any) -> str:
         return visible(", ".join(map(str, value)) if is_plain else render_json(value))
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int) and name.endswith("_bytes"):
-        return format_bytes(value)
+    if isinstance(value, (int, float)):
+        return format_bytes(int(value)) if name.endswith("_bytes") else _format_number(value)
     if isinstance(value, str) and _TIME.fullmatch(value):
         return value[:19].replace("T", " ") + "Z"
     return "-" if value is None or value == "" else visible(value)
+
+
+def _format_number(value: float) -> str:
+    """Two decimals are enough for people."""
+    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
 def format_cell(name: str, value: Any) -> str:

@@ -40,6 +40,7 @@ from controller.core.operations import Operations
 from controller.db.base import Model
 from controller.db.engine import Database
 from controller.fleet.fleet import Fleet, FleetParts, FleetPorts
+from controller.fleet.metrics import NodeSamples
 from controller.fleet.ports import ChangeNote
 from controller.fleet.signer import LocalSigner
 from controller.jobs.engine import JobEngine
@@ -108,6 +109,7 @@ def build_controller(settings: Settings, *, passwords: Passwords | None = None) 
         FleetParts(settings=settings, database=database, engine=engine, publisher=publisher, signer=signer, ports=ports)
     )
     fleet.open_keys()
+    metrics.registry.register(NodeSamples(fleet.gateway.latest_metrics))
     registry = ManifestRegistry(contributors=(SiteContributor(),), providers={PHP: PhpProvider()})
     operations = Operations(database, registry=registry, fleet=fleet, engine=engine, publisher=publisher)
     engine.on_result(AccountObserver(observers=(SiteObserver(),)))

@@ -1,4 +1,4 @@
-"""Reads how long the node's own certificate lasts, without loading `cryptography` (8 MB in a process that lives for ever).
+"""Reads how long the node's certificate lasts, without loading `cryptography` (8 MB in a process that lives for ever).
 
 Source: RFC 5280 section 4.1 (Certificate, TBSCertificate, Validity), X.690 section 8.1 (identifier and length octets).
 """

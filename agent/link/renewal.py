@@ -1,6 +1,6 @@
 """When the node's certificate is renewed, and the timer that sees to it. What is said then: renewal_exchange.
 
-Nothing here needs `cryptography` or HTTP: both are imported when a renewal is due, twice a week.
+Nothing here needs `cryptography`: it is imported when the first renewal is due (and then stays, 10 MB).
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Renewer:
                 return
             await asyncio.to_thread(self._exchange, self._settings, self._paths)
             self._chance = _chance()
-        _log.info("the node's certificate was renewed; it lasts until %s", f"{self._read_validity().not_after:%F %R} UTC")
+        _log.info("the node's certificate was renewed; it lasts until %s", self._read_validity().not_after)
 
     def _read_validity(self) -> Validity:
         return parse_validity(self._paths.node_pem.read_text(encoding="ascii", errors="replace"))

@@ -56,7 +56,7 @@ def _parse_key(pem: bytes) -> EllipticCurvePrivateKey:
 
 
 def _ensure_next(path: Path, present: EllipticCurvePrivateKey, name: str) -> tuple[bytes, str]:
-    """Key and request of a renewal that was interrupted, else new ones that are on the disk before anybody sees them."""
+    """Key and request of a renewal that was interrupted, else new ones, on the disk before anybody sees them."""
     kept = _find_next(path, present)
     if kept is not None:
         return kept

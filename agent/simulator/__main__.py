@@ -1,6 +1,7 @@
 """`python3 -m agent simulate`: a fleet in memory against a real controller.
 
-Tokens come in the variable WCP360_TOKENS, separated by commas, one for each agent (they are used once).
+Tokens come in the variable WCP360_TOKENS, separated by commas, one for each agent (they are used once); an empty one or
+none at all for agents that are enrolled already.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ TOKENS_VARIABLE: Final = "WCP360_TOKENS"  # the name of a variable
 def run_simulate(arguments: argparse.Namespace) -> int:
     """Run until a signal; returns the exit code."""
     configure_logging(sys.stdout)
-    tokens = tuple(token for token in os.environ.pop(TOKENS_VARIABLE, "").split(",") if token)
+    listed = os.environ.pop(TOKENS_VARIABLE, "")
+    tokens = tuple(listed.split(",")) if listed else ()
     with contextlib.ExitStack() as stack:
         keeps_state = arguments.state_dir is not None
         state_dir = arguments.state_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wcp360-sim-")))

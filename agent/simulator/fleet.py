@@ -27,7 +27,7 @@ class FleetPlan(msgspec.Struct, frozen=True, kw_only=True):
     names: tuple[str, ...]
     state_dir: Path
     tokens: tuple[str, ...] = ()
-    """One for each name in order. Not needed for those that are enrolled already."""
+    """One for each name in order, empty for those that are enrolled already; none at all when all of them are."""
     keeps_state: bool = True
 
 

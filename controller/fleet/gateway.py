@@ -25,6 +25,7 @@ from websockets.typing import Subprotocol
 
 from controller.db.engine import Database
 from controller.fleet.authority import ServerCertificate, fingerprint_of
+from controller.fleet.metrics import NodeSample, SampleKeeper
 from controller.fleet.ports import Publisher, Reconverge
 from controller.fleet.session import CLOSE_TRY_AGAIN, NodeSession
 from controller.fleet.sessions import Admitted, OpenedSession, admit, find_outsiders, mark_silent, write_heartbeats
@@ -85,7 +86,7 @@ class Gateway:
         self._sessions: dict[str, NodeSession] = {}
         self._admitted: WeakKeyDictionary[ServerConnection, Admitted] = WeakKeyDictionary()
         self._beats: dict[str, datetime] = {}
-        self._metrics: dict[str, Metrics] = {}
+        self._samples = SampleKeeper(options.metrics_seconds, parts.clock)
         self._loops = Loops()
         self._server: Server | None = None
         self._context: ssl.SSLContext | None = None
@@ -153,9 +154,13 @@ class Gateway:
         """Node id to the begin of its session."""
         return {node_id: session.opened_at for node_id, session in self._sessions.items()}
 
-    def latest_metrics(self) -> dict[str, Metrics]:
-        """Node id to its last sample, for nodes with a session in this process."""
-        return dict(self._metrics)
+    def latest_metrics(self) -> dict[str, NodeSample]:
+        """Node id to its last sample, for nodes with a session in this process; old ones are left out."""
+        return self._samples.list_fresh()
+
+    def find_metrics(self, node_id: str) -> NodeSample | None:
+        """The node's last sample, unless it is old or the node has no session in this process."""
+        return self._samples.find(node_id)
 
     def offer_soon(self, node_id: str) -> None:
         """There is something to send to this node."""
@@ -249,7 +254,7 @@ class Gateway:
         """The session has ended."""
         if self._sessions.get(session.node_id) is session:
             del self._sessions[session.node_id]
-            self._metrics.pop(session.node_id, None)
+            self._samples.drop(session.node_id)
             self._beats.pop(session.node_id, None)
         if was_current:
             self._publish(session.node_id, "node.disconnected")
@@ -261,9 +266,9 @@ class Gateway:
 
     def note_metrics(self, node_id: str, frame: Metrics) -> None:
         """The node's latest sample, in memory only."""
-        self._metrics[node_id] = frame
+        sample = self._samples.put(node_id, frame)
         self.note_heartbeat(node_id)
-        gauges = dict(list(frame.gauges.items())[:500])
+        gauges = dict(list(sample.gauges.items())[:500])
         self._parts.publisher.publish("metrics", "node.sample", {"id": node_id, "at": frame.at, "gauges": gauges})
 
     async def _reconverge(self, node_id: str, *, is_everything: bool) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
 from typing import Final
 
+import msgspec
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -14,13 +18,59 @@ from shared.protocol.frames import Metrics
 
 GAUGES_PER_NODE_MAX: Final = 200
 """A node names its own gauges, so their number is bounded here."""
+GAUGES_KEPT_MAX: Final = 5000
+"""Three for each account, and the node's own."""
+STALE_AFTER_INTERVALS: Final = 3
+"""A sample that is older than so many periods says nothing about now."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,79}")
+_KEPT_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,159}")
+
+
+class NodeSample(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node said about itself last."""
+
+    at: datetime
+    """When it came in, by the controller's clock: the node's may be wrong."""
+    gauges: dict[str, float]
+
+
+class SampleKeeper:
+    """The latest sample of each connected node, as long as it says something about now. In memory only."""
+
+    def __init__(self, interval_seconds: float, clock: Callable[[], datetime]) -> None:
+        self._lifetime = timedelta(seconds=interval_seconds * STALE_AFTER_INTERVALS)
+        self._clock = clock
+        self._samples: dict[str, NodeSample] = {}
+
+    def put(self, node_id: str, frame: Metrics) -> NodeSample:
+        """Replace the node's sample; what is no number or has no proper name is left out."""
+        good = ((name, value) for name, value in frame.gauges.items() if _KEPT_NAME.fullmatch(name))
+        finite = ((name, value) for name, value in good if math.isfinite(value))
+        sample = NodeSample(at=self._clock(), gauges=dict(itertools.islice(finite, GAUGES_KEPT_MAX)))
+        self._samples[node_id] = sample
+        return sample
+
+    def drop(self, node_id: str) -> None:
+        """The node is gone."""
+        self._samples.pop(node_id, None)
+
+    def find(self, node_id: str) -> NodeSample | None:
+        """The node's sample; None when there is none, or only an old one."""
+        sample = self._samples.get(node_id)
+        return sample if sample is not None and self._is_fresh(sample) else None
+
+    def list_fresh(self) -> dict[str, NodeSample]:
+        """Node id to its sample, without the old ones."""
+        return {node_id: sample for node_id, sample in self._samples.items() if self._is_fresh(sample)}
+
+    def _is_fresh(self, sample: NodeSample) -> bool:
+        return self._clock() - sample.at <= self._lifetime
 
 
 class NodeSamples(Collector):
     """`wcp360_node_gauge{node_id, name}`; what an agent reports per account stays with the agent."""
 
-    def __init__(self, latest: Callable[[], Mapping[str, Metrics]]) -> None:
+    def __init__(self, latest: Callable[[], Mapping[str, NodeSample]]) -> None:
         self._latest = latest
 
     def collect(self) -> Iterable[Metric]:

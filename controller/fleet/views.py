@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from controller.fleet.limits import FAILURES_MAX
+from controller.fleet.metrics import NodeSample
 from controller.fleet.models import ApprovalMode, DriftFindingRow, EnrolmentTokenRow, Node, NodeModule, NodeState
 from shared.specs.base import Presence
 from shared.specs.manifest import DriftPolicy
@@ -39,6 +40,28 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
         str | None, Meta(description="Set while it waits for approval: compare with what the machine shows.")
     ]
     created_at: datetime
+
+
+class NodeMetricsView(msgspec.Struct, frozen=True, kw_only=True):
+    """How a node is doing."""
+
+    at: Annotated[datetime, Meta(description="When the controller heard it.")]
+    gauges: Annotated[
+        dict[str, float],
+        Meta(
+            description="By name: cpu_percent, load_1, memory_used_bytes, disk_accounts_used_bytes, uptime_seconds "
+            "and others; accounts.NAME.memory_bytes and the like for each account that runs something."
+        ),
+    ]
+
+
+class NodeDetailView(NodeView, frozen=True, kw_only=True):
+    """One machine of the fleet, and how it is doing."""
+
+    metrics: Annotated[
+        NodeMetricsView | None,
+        Meta(description="The last sample; none while it is not connected, or when the last one is old."),
+    ]
 
 
 class NodePage(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +174,12 @@ def render_node(node: Node, *, not_after: datetime | None = None, words: str | N
         fingerprint_words=words,
         created_at=node.created_at,
     )
+
+
+def render_node_detail(view: NodeView, sample: NodeSample | None) -> NodeDetailView:
+    """The view of a node with its last sample."""
+    metrics = None if sample is None else NodeMetricsView(at=sample.at, gauges=dict(sorted(sample.gauges.items())))
+    return NodeDetailView(**msgspec.structs.asdict(view), metrics=metrics)
 
 
 def render_module(row: NodeModule) -> NodeModuleView:

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from api import Api
-from process import ROOT, _is_zombie, _start_time
+from process import ROOT, RUN_NAME, is_zombie, read_start_time
 from say import QuickstartError, say, step
 from wcplab.check import require_machine
 from wcplab.errors import LabError
 from wcplab.lab import Lab
 
-LAB = "run"
+LAB = RUN_NAME
 NODE_COUNT = 2
 INSTALL_TIMEOUT_SECONDS = 300.0
+ENROL_TIMEOUT_SECONDS = 60.0
+STOP_TIMEOUT_SECONDS = 30.0
 
 
 class Nodes(Protocol):
@@ -28,6 +30,8 @@ class Nodes(Protocol):
 
     names: list[str]
     is_real: bool
+    controller_name: str
+    """How they call the machine that the controller is on."""
 
     def prepare(self) -> None:
         """Everything that takes long the first time."""
@@ -73,6 +77,7 @@ class RealNodes:
     """Debian nodes in the lab named `run`."""
 
     is_real = True
+    controller_name = "controller"
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
@@ -131,10 +136,12 @@ class SimulatedNodes:
     """The real link and executor over a host in memory, in one process."""
 
     is_real = False
+    controller_name = "127.0.0.1"
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
         self._pid_path = run_dir / "simulator.pid"
+        self._log_path = run_dir / "simulator.log"
         self.names = [f"sim-{number}" for number in range(1, NODE_COUNT + 1)]
 
     def prepare(self) -> None:
@@ -146,36 +153,74 @@ class SimulatedNodes:
     def enrol(self, api: Api) -> None:
         if self._find_pid() is not None:
             return
-        tokens = [
-            api.call("POST", "/enrolment-tokens", {"name": name, "approval": "auto"})["token"] for name in self.names
+        with step("starting simulated nodes"):
+            process = self._start(api)
+            self._wait_enrolled(process)
+
+    def _start(self, api: Api) -> subprocess.Popen[bytes]:
+        """Start them; those that have their keys already need no token, which is an empty word then."""
+        known = {node["name"] for node in api.call("GET", "/nodes?limit=200")["items"] if node["state"] == "active"}
+        tokens = ["" if name in known else self._make_token(api, name) for name in self.names]
+        argv = [
+            *(sys.executable, "-m", "agent", "simulate", "--controller", f"https://127.0.0.1:{_api_port()}"),
+            *("--names", ",".join(self.names), "--state-dir", str(self._run_dir / "simulated")),
         ]
-        with step("starting simulated nodes"), (self._run_dir / "simulator.log").open("ab") as log:
+        # The tokens are secrets: other users of this machine see arguments, but not our environment.
+        environment = {**os.environ, "WCP360_TOKENS": ",".join(tokens)}
+        with self._log_path.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "agent", "simulate", "--state-dir", str(self._run_dir / "simulated"),
-                 "--controller", f"https://127.0.0.1:{os.environ.get('WCP360_API_PORT', '8360')}",
-                 "--names", ",".join(self.names)],
-                cwd=ROOT, env={**os.environ, "WCP360_TOKENS": ",".join(tokens)}, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-            self._pid_path.write_text(f"{process.pid} {_start_time(process.pid)}")
+                argv,
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._pid_path.write_text(f"{process.pid} {read_start_time(process.pid)}")
+        return process
+
+    def _make_token(self, api: Api, name: str) -> str:
+        token: str = api.call("POST", "/enrolment-tokens", {"name": name, "approval": "auto"})["token"]
+        return token
+
+    def _wait_enrolled(self, process: subprocess.Popen[bytes]) -> None:
+        """Until the process says that every node is enrolled.
+
+        Raises:
+            QuickstartError: It ended, or says nothing; with the end of its log.
+        """
+        deadline = time.monotonic() + ENROL_TIMEOUT_SECONDS
+        while "agents are enrolled" not in (said := self._log_path.read_text(errors="replace")):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise QuickstartError("the simulated nodes could not be enrolled", hint=said[-2000:])
+            time.sleep(0.1)
 
     def _find_pid(self) -> int | None:
         try:
             pid_text, _, started = self._pid_path.read_text().partition(" ")
         except FileNotFoundError:
             return None
-        return int(pid_text) if _start_time(int(pid_text)) == started else None
+        pid = int(pid_text)
+        return pid if read_start_time(pid) == started and not is_zombie(pid) else None
 
     def stop(self) -> None:
+        deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
         pid = self._find_pid()
         if pid is not None:
             os.kill(pid, signal.SIGTERM)
-            while self._find_pid() is not None and not _is_zombie(pid):
-                time.sleep(0.1)
+        while pid is not None and self._find_pid() is not None:
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.1)
         self._pid_path.unlink(missing_ok=True)
 
     def remove(self) -> None:
         self.stop()
+
+
+def _api_port() -> str:
+    return os.environ.get("WCP360_API_PORT", "8360")
 
 
 def describe(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:

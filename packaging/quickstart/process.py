@@ -16,6 +16,8 @@ from api import Api
 from say import QuickstartError, say
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+RUN_NAME = os.environ.get("WCP360_RUN_NAME", "run")
+"""Names the lab and the hidden folder, so that a test can run beside a person's own fleet."""
 START_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 40.0
 LOG_POLL_SECONDS = 0.3
@@ -89,7 +91,7 @@ class ControllerProcess:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches us first; we end it in order
             )
-        self._pid_path.write_text(f"{process.pid} {_start_time(process.pid)}")
+        self._pid_path.write_text(f"{process.pid} {read_start_time(process.pid)}")
         self._wait_ready(process)
 
     def _wait_ready(self, process: subprocess.Popen[bytes]) -> None:
@@ -119,7 +121,7 @@ class ControllerProcess:
         except FileNotFoundError:
             return None
         pid = int(pid_text)
-        return pid if _start_time(pid) == started and not _is_zombie(pid) else None
+        return pid if read_start_time(pid) == started and not is_zombie(pid) else None
 
     def stop(self) -> None:
         """End it and wait; TERM, then KILL."""
@@ -127,7 +129,7 @@ class ControllerProcess:
         if pid is not None:
             os.kill(pid, signal.SIGTERM)
             deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
-            while self.find_pid() is not None and not _is_zombie(pid):
+            while self.find_pid() is not None and not is_zombie(pid):
                 if time.monotonic() > deadline:
                     os.kill(pid, signal.SIGKILL)
                 time.sleep(0.1)
@@ -143,7 +145,7 @@ class ControllerProcess:
                     say(line.rstrip("\n"))
                     continue
                 pid = self.find_pid()
-                if pid is None or _is_zombie(pid):
+                if pid is None or is_zombie(pid):
                     raise QuickstartError("the controller has ended", hint=self._log_tail())
                 time.sleep(LOG_POLL_SECONDS)
 
@@ -164,7 +166,7 @@ def _require_free(port: int) -> None:
             ) from error
 
 
-def _start_time(pid: int) -> str:
+def read_start_time(pid: int) -> str:
     """Field 22 of /proc/PID/stat, empty when there is no such process. Source: proc(5)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -173,7 +175,7 @@ def _start_time(pid: int) -> str:
     return fields[19]
 
 
-def _is_zombie(pid: int) -> bool:
+def is_zombie(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):

@@ -6,6 +6,7 @@ Usage: quickstart.py up [--detach] | stop | clean | status
 from __future__ import annotations
 
 import argparse
+import shutil
 import signal
 import sys
 import time
@@ -16,12 +17,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lab"))
 
 from hosting import ensure_site, fetch_site, wait_for_nodes
-from nodes import Nodes, choose_nodes
-from process import ControllerProcess
+from nodes import Nodes, SimulatedNodes, choose_nodes
+from process import RUN_NAME, ControllerProcess
 from say import QuickstartError, failed, say, step
 from summary import print_summary, write_summary
 
-RUN_DIR = Path(__file__).resolve().parent.parent.parent / ".run"
+RUN_DIR = Path(__file__).resolve().parent.parent.parent / f".{RUN_NAME}"
 
 
 def main(argv: list[str]) -> int:
@@ -43,8 +44,8 @@ def up(*, is_detached: bool) -> int:
     began = time.monotonic()
     # A service manager or CI ends us with TERM: then, too, nothing stays behind.
     signal.signal(signal.SIGTERM, _raise_interrupt)
-    controller = ControllerProcess(RUN_DIR)
     nodes = choose_nodes(RUN_DIR)
+    controller = ControllerProcess(RUN_DIR, settings={"WCP360_PUBLIC_NAMES": nodes.controller_name})
     try:
         _bring_up(controller, nodes, began)
         if is_detached:
@@ -56,9 +57,9 @@ def up(*, is_detached: bool) -> int:
     except BaseException:
         stop()
         raise
-    if not is_detached:
-        stop()
-    return 0
+    stop()
+    # Detached, it was interrupted before it was ready.
+    return 1 if is_detached else 0
 
 
 def _bring_up(controller: ControllerProcess, nodes: Nodes, began: float) -> None:
@@ -81,16 +82,20 @@ def stop() -> int:
     nodes = choose_nodes(RUN_DIR, is_quiet=True)
     with step("stopping the nodes and the controller"):
         nodes.stop()
+        # Simulated ones may run although real ones could: WCP360_SIMULATE was for the `up` only.
+        SimulatedNodes(RUN_DIR).stop()
         ControllerProcess(RUN_DIR).stop()
     return 0
 
 
 def clean() -> int:
-    """End what runs and remove the nodes' disks."""
+    """End what runs and remove all its data."""
     nodes = choose_nodes(RUN_DIR, is_quiet=True)
     with step("removing the nodes and the controller"):
         nodes.remove()
+        SimulatedNodes(RUN_DIR).stop()
         ControllerProcess(RUN_DIR).stop()
+        shutil.rmtree(RUN_DIR, ignore_errors=True)
     return 0
 
 

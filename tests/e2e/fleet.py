@@ -42,6 +42,17 @@ def free_port() -> int:
         return port
 
 
+def is_free(port: int) -> bool:
+    """Whether a server could listen there now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", port))
+        except OSError:
+            return False
+    return True
+
+
 @dataclass
 class Fleet:
     """Everything an end-to-end test needs; names are counted so that tests never share an account."""
@@ -149,7 +160,9 @@ class Fleet:
         if settings is not None:
             self.controller._settings = settings
         self.controller.start()
-        names = [node["name"] for node in self.api.call("GET", "/nodes?limit=200")["items"] if node["state"] == "active"]
+        names = [
+            node["name"] for node in self.api.call("GET", "/nodes?limit=200")["items"] if node["state"] == "active"
+        ]
         for name in names:
             self.run(name, "/usr/bin/systemctl", "restart", "wcp-agent.service").check()
         for name in names:
@@ -180,7 +193,7 @@ def start_fleet(run_dir: Path, lab_name: str, suites: list[str]) -> Fleet:
         run_dir,
         api_port=free_port(),
         gateway_port=free_port(),
-        settings={"WCP360_HEARTBEAT_SECONDS": "2", "WCP360_METRICS_SECONDS": "5"},
+        settings={"WCP360_HEARTBEAT_SECONDS": "2", "WCP360_METRICS_SECONDS": "5", "WCP360_LOG_FORMAT": "json"},
     )
     lab = Lab(lab_name, progress=lambda _line: None)
     lab.down()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx
-
 from tests.e2e.fleet import Fleet, wait_until
 
 
@@ -44,7 +42,7 @@ def test_dry_run_when_asked_shows_a_diff_and_touches_nothing(fleet: Fleet, node:
     changes = plan["nodes"][0]["changes"]
     vhost = next(change for change in changes if "server_name planned.example" in change["diff"])
     assert vhost["kind"] == "create" or "+" in vhost["diff"]
-    assert [change["action"] for change in plan["changes"]][0] == "domain.create"
+    assert next(change["action"] for change in plan["changes"]) == "domain.create"
     assert all(change["reason"] for change in changes)
     assert "nginx.service" in plan["nodes"][0]["reloads"]
     assert state_of_node(fleet, node) == before

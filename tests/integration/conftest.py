@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -113,13 +114,13 @@ async def _add_admin(controller: Controller) -> None:
         await create_user(session, ADMIN, hashed, role=Role.ROOT, must_change_password=False)
 
 
-@pytest.fixture
-async def live_controller(sqlite_url: str, tmp_path: Path) -> AsyncIterator[LiveController]:
-    """A controller that serves on free ports of 127.0.0.1, on SQLite."""
+@asynccontextmanager
+async def running_controller(database_url: str, data_dir: Path) -> AsyncIterator[LiveController]:
+    """A controller with one administrator that serves on free ports of 127.0.0.1, until the block ends."""
     api_port, gateway_port = free_port(), free_port()
     built = make_controller(
-        sqlite_url,
-        tmp_path,
+        database_url,
+        data_dir,
         api_host="127.0.0.1",
         api_port=api_port,
         gateway_host="127.0.0.1",
@@ -136,6 +137,13 @@ async def live_controller(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Live
             yield LiveController(built, server, token)
     finally:
         await built.database.close()
+
+
+@pytest.fixture
+async def live_controller(sqlite_url: str, tmp_path: Path) -> AsyncIterator[LiveController]:
+    """A controller that serves, on SQLite."""
+    async with running_controller(sqlite_url, tmp_path) as running:
+        yield running
 
 
 @pytest.fixture

@@ -22,10 +22,12 @@ from controller.fleet.fleet import Fleet
 from controller.fleet.models import Node, NodeCertificate, NodeState
 from controller.fleet.nodes import get_node
 from controller.fleet.views import (
+    NodeDetailView,
     NodePage,
     NodeUpdate,
     NodeView,
     render_node,
+    render_node_detail,
 )
 from controller.jobs.views import JobView
 
@@ -94,15 +96,17 @@ async def list_nodes(
 async def show_node(
     *,
     node_id: PathId,
+    fleet: NamedDependency[Fleet],
     operations: NamedDependency[Operations],
     actor: NamedDependency[Actor],
     request_id: NamedDependency[str],
-) -> NodeView:
-    """Show what is wanted of a node, and what it said last."""
+) -> NodeDetailView:
+    """Show what is wanted of a node, what it said last, and how it is doing."""
 
-    async def query(ctx: FleetContext) -> NodeView:
+    async def query(ctx: FleetContext) -> NodeDetailView:
         ctx.actor.require("nodes", "read")
-        return await _view(ctx.session, await get_node(ctx.session, node_id))
+        view = await _view(ctx.session, await get_node(ctx.session, node_id))
+        return render_node_detail(view, fleet.gateway.find_metrics(view.id))
 
     return await operations.read(actor, request_id, query)
 

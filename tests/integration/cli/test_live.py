@@ -197,6 +197,29 @@ async def test_events_when_followed_tell_of_a_job(wcp360: Wcp360, live_controlle
     assert ended.json["topic"] in ("nodes", "jobs")
 
 
+async def test_node_when_shown_tells_how_it_is_doing_while_it_is_there(
+    wcp360: Wcp360, live_controller: LiveController, fleet: SimulatedFleet, node: str
+) -> None:
+    gateway = live_controller.controller.fleet.gateway
+    await wait_until(lambda: bool(gateway.latest_metrics()))
+
+    shown = (await wcp360("nodes", "show", node, "--json")).json
+    words = [line.split() for line in (await wcp360("nodes", "show", node)).out.splitlines()]
+    async with live_controller.client() as http:
+        scraped = (await http.get("/metrics")).text
+
+    assert (shown["metrics"]["gauges"]["cpu_percent"], shown["metrics"]["gauges"]["load_1"]) == (5.0, 0.1)
+    assert ["memory", "total", "bytes", "4", "GiB"] in words
+    assert ["load", "1", "0.1"] in words
+    assert f'wcp360_node_gauge{{name="cpu_percent",node_id="{shown["id"]}"}} 5.0' in scraped
+
+    await fleet.stop()
+    await wait_for_away(wcp360, node)
+    assert (await wcp360("nodes", "show", node, "--json")).json["metrics"] is None
+    async with live_controller.client() as http:
+        assert "wcp360_node_gauge{" not in (await http.get("/metrics")).text
+
+
 async def test_wait_when_the_node_is_away_ends_with_9_and_the_job_goes_on(
     wcp360: Wcp360, fleet: SimulatedFleet, node: str
 ) -> None:

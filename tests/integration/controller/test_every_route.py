@@ -1,6 +1,6 @@
 """Promises of every route at once, read from the OpenAPI document: a route that somebody adds is asked the same.
 
-Nobody without a permission reaches the database or a node (276), and what a node has to do is a job (277).
+Nobody without a permission reaches the database or a node, what a node has to do is a job, and every change is audited.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from sqlalchemy import select
 
 from controller.api.openapi import build_document
 from controller.bootstrap import METADATA, Controller
+from controller.core.audit.models import AuditEntry
 from controller.core.auth.models import ApiToken, User
 from controller.core.auth.secrets import TOKEN_PREFIX, hash_secret, new_secret
 from controller.fleet.models import DriftFindingRow, Heartbeat, Node, NodeState
@@ -185,9 +186,9 @@ class Api:
                 content[table.name] = sorted(map(tuple, await session.execute(select(*columns))), key=repr)
         return content
 
-    async def job_count(self) -> int:
+    async def count(self, table: type[Job | AuditEntry]) -> int:
         async with self.controller.database.read() as session:
-            return len((await session.scalars(select(Job.id))).all())
+            return len((await session.scalars(select(table.id))).all())
 
 
 @pytest.fixture
@@ -284,6 +285,9 @@ async def prepare(api: Api, route: Route, ids: dict[str, str], admin: dict[str, 
             (await session.get_one(Job, ids["job_id"])).state = JobState.FAILED
 
 
+OUTSIDE_OF_THE_VERSION: Final = {"/healthz", "/readyz", "/install.sh", "/bundle/agent.tar.gz", "/ca.pem"}
+"""What probes and bare machines ask for, whatever the API's version."""
+NOT_AUDITED: Final[set[str]] = set()
 UNREADY: Final = {
     # What needs a machine's own request or a node's own answer first: tests/integration/fleet and test_sites.py do it.
     "login", "change-password", "enrol", "renew-certificate", "approve-node", "reject-node", "delete-node",
@@ -291,7 +295,7 @@ UNREADY: Final = {
 }  # fmt: skip
 
 
-async def test_every_change_when_no_agent_is_connected_is_accepted_as_a_job(api: Api) -> None:
+async def test_every_change_when_no_agent_is_connected_is_accepted_as_a_job_and_audited(api: Api) -> None:
     """Nobody answers for the node, so whatever waited for it could not answer 202."""
     admin = await api.token("*")
     wrong = []
@@ -300,12 +304,20 @@ async def test_every_change_when_no_agent_is_connected_is_accepted_as_a_job(api:
             continue
         ids = await api.fill(admin)
         await prepare(api, route, ids, admin)
-        jobs_before = await api.job_count()
+        jobs, entries = await api.count(Job), await api.count(AuditEntry)
         answer = await api.call(route, ids, admin)
-        new_jobs = await api.job_count() - jobs_before
-        wrong += [f"{route.name}: {line}" for line in await find_wrong(api, route, answer, new_jobs, admin)]
+        found = await find_wrong(api, route, answer, await api.count(Job) - jobs, admin)
+        if await api.count(AuditEntry) == entries and route.name not in NOT_AUDITED:
+            found.append("no audit entry")
+        wrong += [f"{route.name}: {line}" for line in found]
 
     assert wrong == []
+
+
+async def test_every_route_when_listed_is_below_its_version(api: Api) -> None:
+    paths = build_document(api.controller.app.litestar)["paths"]
+
+    assert {path for path in paths if not path.startswith(f"{API}/")} == OUTSIDE_OF_THE_VERSION
 
 
 async def find_wrong(api: Api, route: Route, answer: httpx.Response, new_jobs: int, admin: dict[str, str]) -> list[str]:

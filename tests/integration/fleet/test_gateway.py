@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import uuid
+from datetime import timedelta
 
 import msgspec
 import pytest
@@ -325,6 +326,33 @@ async def test_heartbeats_keep_a_node_connected_and_silence_does_not(bench: Flee
     await bench.fleet.gateway.flush_heartbeats()
     assert not (await bench.node(agent.node_id)).is_connected
     await session.close()
+
+
+async def test_sample_is_there_until_it_is_old(bench: FleetBench) -> None:
+    agent = await bench.enrol()
+    session = await agent.connect()
+
+    await session.send(Metrics(at=1.0, gauges={"cpu_percent": 3.0, "accounts.ada.memory_bytes": 1024.0}))
+    await wait_until(lambda: bench.fleet.gateway.find_metrics(agent.node_id) is not None)
+
+    sample = bench.fleet.gateway.latest_metrics()[agent.node_id]
+    assert sample.gauges == {"cpu_percent": 3.0, "accounts.ada.memory_bytes": 1024.0}
+    assert abs(sample.at - bench.clock()) < timedelta(minutes=1)
+    bench.clock.advance(seconds=3 * bench.settings.metrics_seconds + 1)
+    assert bench.fleet.gateway.find_metrics(agent.node_id) is None
+    assert bench.fleet.gateway.latest_metrics() == {}
+    await session.close()
+
+
+async def test_sample_of_a_node_that_went_away_is_dropped(bench: FleetBench) -> None:
+    agent = await bench.enrol()
+    session = await agent.connect()
+    await session.send(Metrics(at=1.0, gauges={"cpu_percent": 3.0}))
+    await wait_until(lambda: bench.fleet.gateway.find_metrics(agent.node_id) is not None)
+
+    await session.close()
+
+    await wait_until(lambda: bench.fleet.gateway.latest_metrics() == {})
 
 
 async def test_frame_that_is_none_ends_the_session_with_a_reason(bench: FleetBench) -> None:

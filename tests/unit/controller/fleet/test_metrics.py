@@ -2,29 +2,73 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 from prometheus_client import CollectorRegistry, generate_latest
 
-from controller.fleet.metrics import GAUGES_PER_NODE_MAX, NodeSamples
+from controller.fleet.metrics import GAUGES_KEPT_MAX, GAUGES_PER_NODE_MAX, NodeSample, NodeSamples, SampleKeeper
 from shared.protocol.frames import Metrics
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
-def render(samples: dict[str, Metrics]) -> list[str]:
+
+def render(gauges: dict[str, float]) -> list[str]:
     registry = CollectorRegistry()
-    registry.register(NodeSamples(lambda: samples))
+    registry.register(NodeSamples(lambda: {"n1": NodeSample(at=NOW, gauges=gauges)}))
     return [line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")]
 
 
 def test_collect_names_node_and_gauge() -> None:
-    lines = render({"n1": Metrics(at=1.0, gauges={"cpu_percent": 3.5})})
+    lines = render({"cpu_percent": 3.5})
 
     assert lines == ['wcp360_node_gauge{name="cpu_percent",node_id="n1"} 3.5']
 
 
 def test_collect_leaves_out_names_that_would_grow_without_end() -> None:
-    assert render({"n1": Metrics(at=1.0, gauges={"accounts.ada.memory_bytes": 1.0, "x\n": 2.0})}) == []
+    assert render({"accounts.ada.memory_bytes": 1.0, "x\n": 2.0}) == []
 
 
 def test_collect_bounds_what_one_node_can_add() -> None:
     many = {f"g{number}": 1.0 for number in range(GAUGES_PER_NODE_MAX + 50)}
 
-    assert len(render({"n1": Metrics(at=1.0, gauges=many)})) == GAUGES_PER_NODE_MAX
+    assert len(render(many)) == GAUGES_PER_NODE_MAX
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def test_keeper_when_three_periods_have_passed_has_nothing_to_say() -> None:
+    clock = Clock()
+    keeper = SampleKeeper(30.0, clock)
+    keeper.put("n1", Metrics(at=1.0, gauges={"cpu_percent": 3.5}))
+
+    clock.now = NOW + timedelta(seconds=90)
+    assert keeper.find("n1") == NodeSample(at=NOW, gauges={"cpu_percent": 3.5})
+    assert set(keeper.list_fresh()) == {"n1"}
+
+    clock.now = NOW + timedelta(seconds=91)
+    assert keeper.find("n1") is None
+    assert keeper.list_fresh() == {}
+
+
+def test_keeper_leaves_out_what_is_no_number_or_has_no_proper_name() -> None:
+    sample = SampleKeeper(30.0, Clock()).put(
+        "n1",
+        Metrics(
+            at=1.0,
+            gauges={"load_1": float("nan"), "load_5": float("inf"), "a\x1b[2J": 1.0, "accounts.ada-x.processes": 2.0},
+        ),
+    )
+
+    assert sample.gauges == {"accounts.ada-x.processes": 2.0}
+
+
+def test_keeper_bounds_what_one_node_can_make_it_keep() -> None:
+    many = {f"g{number}": 1.0 for number in range(GAUGES_KEPT_MAX + 1)}
+
+    assert len(SampleKeeper(30.0, Clock()).put("n1", Metrics(at=1.0, gauges=many)).gauges) == GAUGES_KEPT_MAX
