@@ -43,7 +43,7 @@ async def renew_certificate(
     csr = parse_csr(request.csr_pem)
     certificate = _parse_certificate(request.certificate_pem)
     _require_signed(certificate, request, op.now)
-    node = await _require_node(op.session, certificate, op.now)
+    present, node = await _require_node(op.session, certificate, op.now)
     issued = authority.issue_node_certificate(csr, cluster_id=cluster_id, node_id=node.id, now=op.now)
     row = NodeCertificate(
         node_id=node.id,
@@ -54,7 +54,7 @@ async def renew_certificate(
     )
     op.session.add(row)
     await op.session.flush()
-    await _retire_oldest(op.session, node.id, op.now)
+    await _retire_oldest(op.session, node.id, op.now, keep=present.id)
     after = {"serial": issued.serial, "not_after": issued.not_after.isoformat()}
     record(
         op, ChangeNote(action="node.renew_certificate", target=f"node/{node.id}", target_name=node.name, after=after)
@@ -83,7 +83,9 @@ def _require_signed(certificate: x509.Certificate, request: RenewalRequest, now:
         )
 
 
-async def _require_node(session: AsyncSession, certificate: x509.Certificate, now: datetime) -> Node:
+async def _require_node(
+    session: AsyncSession, certificate: x509.Certificate, now: datetime
+) -> tuple[NodeCertificate, Node]:
     fingerprint = fingerprint_of(certificate.public_bytes(serialization.Encoding.DER))
     statement = select(NodeCertificate, Node).join(Node, Node.id == NodeCertificate.node_id)
     found = (await session.execute(statement.where(NodeCertificate.fingerprint == fingerprint))).first()
@@ -94,12 +96,13 @@ async def _require_node(session: AsyncSession, certificate: x509.Certificate, no
         raise ForbiddenError("this node was revoked", code="revoked")
     if now > row.not_after + GRACE:
         raise ForbiddenError("this certificate ended too long ago", code="certificate_expired", hint=_HINT)
-    found_node: Node = node
-    return found_node
+    return row, node
 
 
-async def _retire_oldest(session: AsyncSession, node_id: str, now: datetime) -> None:
+async def _retire_oldest(session: AsyncSession, node_id: str, now: datetime, *, keep: str) -> None:
+    # Not the one that asked: it is what the node has, if the answers never arrive.
     valid = select(NodeCertificate.id).where(NodeCertificate.node_id == node_id, NodeCertificate.revoked_at.is_(None))
     ids = list((await session.execute(valid.order_by(NodeCertificate.id.desc()))).scalars())
-    surplus = update(NodeCertificate).where(NodeCertificate.id.in_(ids[VALID_AT_ONCE:])).values(revoked_at=now)
+    surplus_ids = [row_id for row_id in ids[VALID_AT_ONCE:] if row_id != keep]
+    surplus = update(NodeCertificate).where(NodeCertificate.id.in_(surplus_ids)).values(revoked_at=now)
     await session.execute(surplus.execution_options(synchronize_session=False))

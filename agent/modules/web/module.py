@@ -89,11 +89,11 @@ class SiteConverger:
             is_good=not _names(answer, spec.domain), note=f"{spec.domain} is answered with {_words(answer)}"
         )
 
-    async def _ask(self, probe: Probe, name: str, is_final: Judge) -> HttpFact | None:
-        return await ask_patiently(probe, name, is_final, self._patience_seconds)
+    async def _ask(self, probe: Probe, name: str, is_final: Judge, *, path: str = layout.PROBE_PATH) -> HttpFact | None:
+        return await ask_patiently(probe, name, is_final, self._patience_seconds, path=path)
 
     async def _verify_suspension(self, spec: SiteSpec, probe: Probe) -> Verification:
-        answer = await probe.http_get(host_name=spec.domain, path="/")
+        answer = await self._ask(probe, spec.domain, lambda seen: seen is not None and seen.status == 503, path="/")
         is_good = answer is not None and answer.status == 503
         return Verification(is_good=is_good, note=f"the suspended site answers {_words(answer)}")
 
@@ -102,22 +102,33 @@ class SiteConverger:
         note = f"{count} host names are answered by this configuration"
         if spec.php_socket_path is None:
             return Verification(is_good=True, note=note)
-        answer = await probe.http_get(host_name=spec.domain, path=layout.PHP_PROBE_PATH)
+        # Patiently again: after a reload an old worker may take this request although a new one took the last.
+        answer = await self._ask(
+            probe, spec.domain, lambda seen: seen is None or seen.status not in BROKEN_PHP, path=layout.PHP_PROBE_PATH
+        )
         if answer is not None and answer.status in BROKEN_PHP:
             return Verification(is_good=False, note=f"PHP does not answer at {spec.php_socket_path}: {_words(answer)}")
         return Verification(is_good=True, note=f"{note}, PHP answers {_words(answer)}")
 
 
 async def ask_patiently(
-    probe: Probe, host_name: str, is_final: Judge, patience_seconds: tuple[float, ...]
+    probe: Probe,
+    host_name: str,
+    is_final: Judge,
+    patience_seconds: tuple[float, ...],
+    *,
+    path: str = layout.PROBE_PATH,
 ) -> HttpFact | None:
-    """Ask which configuration is live for a host name until the answer is final or patience ends; the last answer."""
-    answer = await probe.http_get(host_name=host_name, path=layout.PROBE_PATH)
+    """Ask a host name (which configuration is live, by default) until the answer is final or patience ends.
+
+    For a moment after a reload, nginx's old workers and its new ones both take requests.
+    """
+    answer = await probe.http_get(host_name=host_name, path=path)
     for pause in patience_seconds:
         if is_final(answer):
             break
         await asyncio.sleep(pause)
-        answer = await probe.http_get(host_name=host_name, path=layout.PROBE_PATH)
+        answer = await probe.http_get(host_name=host_name, path=path)
     return answer
 
 

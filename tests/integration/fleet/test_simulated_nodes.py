@@ -174,7 +174,7 @@ async def test_drift_is_found_shown_and_repaired(fleet: SimulatedFleet, operator
 
     path = f"/accounts/{account['id']}/drift"
     findings = await operator.wait(lambda: operator.call("GET", path), lambda found: found["items"])
-    assert [finding["resource"] for finding in findings["items"]] == ["site/demo.example"]
+    assert [finding["key"] for finding in findings["items"]] == ["site/demo.example"]
     await operator.change("POST", f"/drift/{findings['items'][0]['id']}/repair")
     assert host.snapshot() == before
     await operator.wait(lambda: operator.call("GET", path), lambda found: not found["items"])
