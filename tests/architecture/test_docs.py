@@ -12,6 +12,7 @@ import pytest
 from agent.install.status import EXIT_CONNECTED, EXIT_NOT_CONNECTED, EXIT_NOT_ENROLLED
 from agent.link.setup_errors import ExitCode
 from cli.exit_codes import ExitCode as CommandExitCode
+from cli.global_options import SWITCHES, WITH_VALUE
 from controller.__main__ import _parser as build_wcpd_parser
 from controller.jobs.states import JobState
 from controller.settings import Settings, parse_settings
@@ -203,6 +204,22 @@ def test_commands_of_wcp360_when_written_anywhere_exist() -> None:
     ]
 
     assert set(unknown) == WRONG_HINTS
+
+
+def test_options_of_wcp360_when_written_in_documents_exist() -> None:
+    known = {
+        tuple(line.split()[:2]): set(re.findall(r" (--[a-z-]+)", line)) for line in COMMANDS.read_text().splitlines()
+    }
+    always = set(SWITCHES) | set(WITH_VALUE) | {"--help"}
+    unknown = []
+    for path in DOCUMENTS:
+        for noun, verb, rest in re.findall(r"wcp360 ([a-z-]+) ([a-z-]+)((?: [^`\n|;&#]*)?)", path.read_text()):
+            used = set(re.findall(r"(?<!\S)(--[a-z-]+)", rest))
+            unknown += [
+                f"{name_of(path)}: {noun} {verb} {option}" for option in used - known.get((noun, verb), used) - always
+            ]
+
+    assert unknown == []
 
 
 def is_call(path: Path, noun: str, verb: str, names: set[str]) -> bool:

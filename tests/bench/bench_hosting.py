@@ -44,7 +44,10 @@ def seconds_to_first_200(fleet: Fleet) -> float:
 def first_request_of_a_sleeping_site(fleet: Fleet, domain: str, uid: int) -> float:
     """Stop the account's PHP as its idle timer would, then time one request."""
     version = php_version(fleet.node(NODE))
-    fleet.run(NODE, "/usr/bin/systemctl", "stop", f"wcp-php{version}@{uid}.service")
+    unit = f"wcp-php{version}@{uid}.service"
+    fleet.run(NODE, "/usr/bin/systemctl", "stop", unit)
+    # Twenty starts within seconds are this benchmark's doing: systemd's start limit is not what it measures.
+    fleet.run(NODE, "/usr/bin/systemctl", "reset-failed", unit)
     began = time.perf_counter()
     answer = fleet.get(NODE, domain)
     assert answer.status_code == 200, answer.status_code

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ class Operator:
         """Both nodes, connected, with every module enabled."""
         nodes = await self.wait(self.list_nodes, lambda found: [node["is_connected"] for node in found] == [True, True])
         for node in nodes:
-            await self.wait(lambda node=node: self.call("GET", f"/nodes/{node['id']}/modules"), _are_enabled)
+            await self.wait(partial(self.call, "GET", f"/nodes/{node['id']}/modules"), _are_enabled)
         return list(nodes)
 
     async def make_account(self, node: Any) -> Any:
@@ -190,6 +191,8 @@ async def test_job_signed_by_a_wrong_key_ends_as_refused_with_the_nodes_reason(
     wrong = Ed25519PrivateKey.generate()
     async with live.controller.database.write() as session:
         for job in (await session.execute(select(Job))).scalars().all():
+            assert job.payload is not None
+            assert job.signatures is not None
             (signature,) = msgspec.msgpack.decode(job.signatures, type=tuple[Signature, ...])
             forged = sign_envelope(JOB_TYPE, job.payload, {signature.kid: wrong}).signatures
             await session.execute(update(Job).where(Job.id == job.id).values(signatures=msgspec.msgpack.encode(forged)))
