@@ -16,6 +16,9 @@ FLOOR_SECONDS: Final = 0.1
 """Jitter may draw zero; nobody may dial in a tight loop."""
 HEALTHY_SECONDS: Final = 60.0
 """A session that held this long proves that the way is good, so the next wait starts small again."""
+WELCOME_FAILURES: Final = 3
+"""Counted at most after a session that was welcome and short: the way is open, and a controller that was started twice
+within a minute must not wait minutes for its fleet. One that falls over again and again is dialled every few seconds."""
 REVOKED_SECONDS: Final = 900.0
 """A revoked node asks rarely: only an administrator can change the answer."""
 MAX_RETRY_AFTER_SECONDS: Final = 3600.0
@@ -42,6 +45,8 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
         """The state after an attempt that was welcome for this long (0: it never was)."""
         if healthy_seconds >= HEALTHY_SECONDS:
             return Backoff()
+        if healthy_seconds > 0:
+            return Backoff(failures=min(self.failures + 1, WELCOME_FAILURES))
         return Backoff(failures=self.failures + 1)
 
 
