@@ -31,7 +31,7 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _TLS_BUFFER_BYTES: Final = 16 * 1024
 _TLS_GOODBYE_SECONDS: Final = 1.0
 """How long a closing connection waits for the other side's close_notify; a client that does not read never sends it,
-and asyncio's own 30 s would hold up every restart. Source: asyncio.constants.SSL_SHUTDOWN_TIMEOUT, CPython 3.11 to 3.14."""
+and asyncio's own 30 s would hold up every restart. Source: asyncio/constants.py of CPython 3.11."""
 
 _log = structlog.get_logger("controller.serve")
 

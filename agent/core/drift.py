@@ -69,7 +69,7 @@ class DriftCheck:
         return [_finding(subject, report, preview.changes, is_repaired=report.key in repaired) for report in drifted]
 
     def _is_repair_wanted(self, subject: str) -> bool:
-        """The node's own manifest decides: it comes as soon as the policy changes, an account's with its next change."""
+        """The node's own manifest decides: it comes as soon as the policy changes, an account's with the next one."""
         ledger = self._node.journal.ledger
         applied = ledger.find_applied(NODE_SUBJECT) or ledger.find_applied(subject)
         return applied is not None and applied.drift_policy is DriftPolicy.REPAIR

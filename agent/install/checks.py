@@ -68,7 +68,9 @@ def require_root() -> None:
         SetupError: It is not root.
     """
     if os.geteuid() != 0:
-        raise SetupError(ExitCode.NOT_ROOT, "this needs root", hint="Put sudo before `sh`: ... | sudo -E sh")
+        raise SetupError(
+            ExitCode.NOT_ROOT, "this needs root", hint="Put sudo before `sh`: ... | sudo WCP360_TOKEN='e1...' sh"
+        )
 
 
 def require_node_machine(root: Path) -> None:

@@ -25,7 +25,7 @@ MAX_AGE: Final = timedelta(minutes=15)
 """A signature older or newer than this is refused: also what a clock may be off by."""
 VALID_AT_ONCE: Final = 3
 """More renewals than this make the oldest certificates worthless."""
-_HINT: Final = "Enrol the machine anew: wcp360 enrolment create-token."
+_HINT: Final = "Enrol the machine anew: wcp360 enrolment-tokens create."
 
 
 async def renew_certificate(

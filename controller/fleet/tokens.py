@@ -23,7 +23,7 @@ from shared.errors import FleetError, ForbiddenError, InvalidInputError, NotFoun
 from shared.protocol.enrolment import EnrolmentToken
 
 MAX_TTL_MINUTES: Final = 7 * 24 * 60
-_AGAIN: Final = "Make another token: wcp360 enrolment create-token."
+_AGAIN: Final = "Make another token: wcp360 enrolment-tokens create."
 
 
 class TokenParams(msgspec.Struct, frozen=True, kw_only=True):

@@ -121,7 +121,7 @@ def explain_job(job: Job, transitions: Sequence[JobTransition]) -> Explanation:
 def _undo_of(job: Job, changes: Sequence[PlannedChange]) -> tuple[str, ...]:
     if job.mode is JobMode.PLAN or not changes:
         return ()
-    steps = tuple(change.undo for change in reversed(changes) if change.undo)
+    steps = tuple(f"{change.target}: {change.undo}" for change in reversed(changes) if change.undo)
     if job.action == ACTION_CONVERGE and job.generation > 1:
         return (f"Change {job.resource_key} back: the node then converges to that state.", *steps)
     return steps

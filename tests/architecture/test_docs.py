@@ -34,13 +34,6 @@ COMMANDS = ROOT / "tests/integration/cli/commands.txt"
 OWN_COMMANDS = {"login", "logout", "events", "profile", "completion"}
 """Of the command line itself, from cli/own_commands.py."""
 MAX_ADR_LINES = 25
-WRONG_HINTS = {
-    # Known and to be corrected in the source; this set may only shrink.
-    "controller/fleet/renewal.py: wcp360 enrolment create-token",
-    "controller/fleet/tokens.py: wcp360 enrolment create-token",
-}
-
-
 def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
@@ -203,7 +196,7 @@ def test_commands_of_wcp360_when_written_anywhere_exist() -> None:
         if is_call(path, noun, verb, names) and (noun, verb.split("|")[0]) not in known and verb not in ("", "VERB")
     ]
 
-    assert set(unknown) == WRONG_HINTS
+    assert set(unknown) == set()
 
 
 def test_options_of_wcp360_when_written_in_documents_exist() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ def hosted(fleet: Fleet) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
         account = fleet.account(node.name)
         site = fleet.site(account, php_version=php_version(node))
         path = f"/srv/accounts/{account['name']}/sites/{site['domain']}/public/index.php"
-        fleet.write_as(node.name, account["name"], path, "<?php echo 'uid ', fileowner(__FILE__), ' ', PHP_VERSION;")
+        fleet.write_as(node.name, account["name"], path, "<?php echo 'uid ', posix_geteuid(), ' ', PHP_VERSION;")
         made[node.name] = (account, site)
     return made
 
@@ -86,21 +88,34 @@ def test_proofs_when_asked_say_what_the_kernel_enforces(fleet: Fleet, each_node:
 def test_memory_limit_when_php_asks_for_more_holds(fleet: Fleet, node: str, hosted: dict) -> None:
     account, site = hosted[node]
     path = f"/srv/accounts/{account['name']}/sites/{site['domain']}/public/greedy.php"
-    # Shared memory counts against the slice and not against memory_limit: only the kernel can stop it.
+    # PHP's own memory_limit is switched off first: what stops it is the kernel, or nothing.
     fleet.write_as(
         node, account["name"], path,
-        "<?php for ($i = 0; $i < 40; $i++) { file_put_contents(sys_get_temp_dir().'/x'.$i, str_repeat('x', 1)); }"
-        "ini_set('memory_limit', '-1'); $a = []; for ($i = 0; $i < 400; $i++) { $a[] = str_repeat(chr($i), 1048576); }"
+        "<?php if (isset($_GET['ask'])) { ini_set('memory_limit', '-1'); exit(ini_get('memory_limit')); }"
+        "ini_set('memory_limit', '-1'); $a = []; for ($i = 0; $i < 400; $i++) { $a[] = str_repeat(chr($i % 256), 1048576); }"
         "echo 'survived';",
     )  # fmt: skip
+    before = oom_kills(fleet, node, account["uid"])
 
     answer = fleet.get(node, site["domain"], "/greedy.php")
 
     assert "survived" not in answer.text
     assert answer.status_code >= 500
+    is_php_unlimited = fleet.get(node, site["domain"], "/greedy.php?ask").text == "-1"
+    assert oom_kills(fleet, node, account["uid"]) > before or not is_php_unlimited
     wait_until(
         lambda: fleet.get(node, site["domain"]).status_code == 200, timeout_seconds=30, what="the site serves again"
     )
+
+
+def oom_kills(fleet: Fleet, node: str, uid: int) -> int:
+    """How often the kernel has killed for the slice's memory limit. Source: memory.oom_control (v1), memory.events (v2)."""
+    script = (
+        f"cat /sys/fs/cgroup/memory/user.slice/user-{uid}.slice/memory.oom_control 2>/dev/null"
+        f" || cat /sys/fs/cgroup/user.slice/user-{uid}.slice/memory.events"
+    )
+    lines = fleet.run(node, "/bin/sh", "-c", script).check().stdout.splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("oom_kill ")))
 
 
 def test_disk_quota_when_tenant_writes_more_is_enforced(fleet: Fleet, each_node: str, hosted: dict) -> None:
@@ -215,3 +230,32 @@ def test_symlink_when_pointing_at_another_tenant_is_not_served(fleet: Fleet, nod
         f"/srv/accounts/{account['name']}/sites/{plain['domain']}/public/stolen.txt",
     ).check()  # fmt: skip
     assert fleet.get(node, plain["domain"], "/stolen.txt").status_code in (403, 404)
+
+
+def test_site_when_others_change_loses_no_request(fleet: Fleet, node: str, hosted: dict) -> None:
+    account, site = hosted[node]
+    root = f"/srv/accounts/{account['name']}/sites/{site['domain']}/public"
+    fleet.write_as(node, account["name"], f"{root}/slow.php", "<?php sleep(6); echo 'finished';")
+    master = fleet.run(node, "/usr/bin/systemctl", "show", "-P", "MainPID", "nginx.service").stdout
+    seen: list[int] = []
+    is_over = threading.Event()
+
+    def visit() -> None:
+        while not is_over.is_set():
+            seen.append(fleet.get(node, site["domain"]).status_code)
+
+    with ThreadPoolExecutor() as pool:
+        slow = pool.submit(fleet.get, node, site["domain"], "/slow.php")
+        visitors = [pool.submit(visit) for _ in range(2)]
+        other = fleet.account(node)
+        for _ in range(5):
+            changed = fleet.site(other)
+            fleet.change("PATCH", f"/sites/{changed['id']}", {"extra_directives": "add_header X-Changed yes;"})
+        is_over.set()
+        for visitor in visitors:
+            visitor.result()
+        assert slow.result().text == "finished"
+
+    assert len(seen) > 20
+    assert set(seen) == {200}
+    assert fleet.run(node, "/usr/bin/systemctl", "show", "-P", "MainPID", "nginx.service").stdout == master

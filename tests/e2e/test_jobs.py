@@ -88,7 +88,8 @@ def test_job_when_explained_says_who_what_and_how_to_undo(fleet: Fleet, node: st
     assert f"/etc/nginx/wcp360/sites/{domain}.conf" in told["files"]
     assert any(f"/srv/accounts/{account['name']}/sites/{domain}" in command for command in told["commands"])
     assert told["reloads"] == ["nginx.service"]
-    assert any(domain in step for step in told["undo"])
+    assert told["undo"][0].startswith(f"Change account/{account['name']} back")
+    assert told["undo"][1].startswith(f"/etc/nginx/wcp360/sites/{domain}.conf: ")
     assert told["irreversible"] == []
     assert all(change["reason"] for change in told["changes"])
     outcomes = {resource["key"]: resource["outcome"] for resource in told["resources"]}
@@ -179,7 +180,7 @@ def test_metrics_when_read_count_nodes_and_jobs(fleet: Fleet, node: str) -> None
     connected = sum(1 for item in fleet.api.call("GET", "/nodes?limit=200")["items"] if item["is_connected"])
     assert read()["wcp360_nodes_connected"] == connected >= 2
     assert read()['wcp360_jobs{state="succeeded"}'] >= 1
-    load = f'wcp360_node_gauge{{name="load1",node_id="{fleet.node_id(node)}"}}'
+    load = f'wcp360_node_gauge{{name="load_1",node_id="{fleet.node_id(node)}"}}'
     wait_until(lambda: load in read(), timeout_seconds=20, what="the node has sent a sample")
 
 

@@ -91,15 +91,18 @@ def test_node_when_revoked_is_cut_off_and_serves_on(fleet: Fleet, spare: str) ->
     wait_until(
         lambda: not fleet.api.find("nodes", spare)["is_connected"], timeout_seconds=10, what="the connection is cut"
     )
+    new_account = {"name": "late", "client_id": fleet.client(), "package_id": fleet.package(), "node_id": node_id}
     for path, body in (
         (f"/nodes/{node_id}/ping", None),
         (f"/nodes/{node_id}/modules/web/disable", None),
-        (f"/accounts/{account['id']}/suspend", {"reason": ""}),
-        ("/sites", {"account_id": account["id"], "domain": f"late-{account['name']}.example"}),
-        ("/accounts", {"name": "late", "client_id": fleet.client(), "package_id": fleet.package(), "node_id": node_id}),
+        ("/accounts", new_account),
     ):
         answer = fleet.ask("POST", path, body)
         assert answer.status_code == 409, (path, answer.status_code, answer.text)
+    late = {"account_id": account["id"], "domain": f"late-{account['name']}.example"}
+    job = fleet.ended(fleet.api.call("POST", "/sites", late)["jobs"][0]["id"])
+    assert (job["state"], job["seq"]) == ("discarded", None), "it was never signed"
+    assert job["explanation"]["timeline"][-1]["note"] == "the node is revoked"
     fleet.run(spare, "/usr/bin/systemctl", "restart", "wcp-agent.service").check()
 
     def is_turned_away() -> bool:
@@ -109,3 +112,9 @@ def test_node_when_revoked_is_cut_off_and_serves_on(fleet: Fleet, spare: str) ->
     wait_until(is_turned_away, timeout_seconds=30, what="the agent is told that it is revoked")
     assert not fleet.api.find("nodes", spare)["is_connected"]
     assert fleet.get(spare, site["domain"]).status_code == 200, "what it serves goes on"
+    assert fleet.get(spare, late["domain"]).status_code == 404
+    assert fleet.ask("DELETE", f"/accounts/{account['id']}").status_code == 202, (
+        "nobody will answer: it is gone at once"
+    )
+    assert fleet.ask("DELETE", f"/nodes/{node_id}").status_code == 204
+    assert fleet.api.find("nodes", spare) is None

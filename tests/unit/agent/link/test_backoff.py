@@ -10,6 +10,7 @@ from agent.link.backoff import (
     HEALTHY_SECONDS,
     LAST_CEILING_SECONDS,
     MAX_RETRY_AFTER_SECONDS,
+    WELCOME_FAILURES,
     Backoff,
     spread_interval_seconds,
     spread_retry_after_seconds,
@@ -38,9 +39,14 @@ def test_ceiling_goes_from_one_second_to_five_minutes() -> None:
     assert ceilings == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
 
 
-@given(failures, st.floats(min_value=0, max_value=HEALTHY_SECONDS, exclude_max=True))
-def test_short_session_counts_as_a_failure(count: int, seconds: float) -> None:
-    assert Backoff(failures=count).after_session(seconds).failures == count + 1
+@given(failures)
+def test_unwelcome_session_counts_as_a_failure(count: int) -> None:
+    assert Backoff(failures=count).after_session(0.0).failures == count + 1
+
+
+@given(failures, st.floats(min_value=0.001, max_value=HEALTHY_SECONDS, exclude_max=True))
+def test_short_session_counts_as_a_failure_and_forgets_a_long_absence(count: int, seconds: float) -> None:
+    assert Backoff(failures=count).after_session(seconds).failures == min(count + 1, WELCOME_FAILURES)
 
 
 @given(failures, st.floats(min_value=HEALTHY_SECONDS, max_value=1e9))

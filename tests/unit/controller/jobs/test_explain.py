@@ -53,8 +53,8 @@ def test_explain_job_names_files_commands_reloads_and_the_way_back() -> None:
         job_id="job",
         state=NodeJobState.SUCCEEDED,
         changes=(
-            make_change("ensure_user", "ada", undo="remove the user ada"),
-            make_change("write_file", "/etc/x.conf", undo="remove /etc/x.conf"),
+            make_change("ensure_user", "ada", undo="remove the user"),
+            make_change("write_file", "/etc/x.conf", undo="put the file back"),
             make_change("write_file", "/etc/x.conf", undo=""),
             make_change("remove_home", "/srv/accounts/old", is_irreversible=True),
         ),
@@ -71,7 +71,7 @@ def test_explain_job_names_files_commands_reloads_and_the_way_back() -> None:
     assert told.files == ("/etc/x.conf",)
     assert told.commands == ("ensure_user ada", "remove_home /srv/accounts/old")
     assert told.reloads == ("nginx.service",)
-    assert told.undo[1:] == ("remove /etc/x.conf", "remove the user ada")
+    assert told.undo[1:] == ("/etc/x.conf: put the file back", "ada: remove the user")
     assert told.irreversible == ("remove_home /srv/accounts/old",)
     assert told.resources[0].outcome == "changed"
 
