@@ -34,6 +34,8 @@ COMMANDS = ROOT / "tests/integration/cli/commands.txt"
 OWN_COMMANDS = {"login", "logout", "events", "profile", "completion"}
 """Of the command line itself, from cli/own_commands.py."""
 MAX_ADR_LINES = 25
+
+
 def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 

@@ -174,7 +174,7 @@ async def test_link_when_the_certificate_ended_too_long_ago_says_to_enrol_anew_a
     status = node.fleet.agents[0].status
     assert status is not None
     assert "ended too long ago" in status.last_error
-    assert "enrolment create-token" in status.last_error
+    assert "enrolment-tokens create" in status.last_error
     assert status.next_attempt_at - status.changed_at >= 600
     assert node.pem == before
 
