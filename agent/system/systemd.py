@@ -15,6 +15,7 @@ from dbus_fast import Variant
 
 from agent.contract.facts import UnitFact
 from agent.system.bus import NO_SUCH_UNIT, PROPERTIES, RELOAD_TIMEOUT_SECONDS, SERVICE, SystemdBus, SystemdError
+from agent.system.handover import list_accepting_workers, wait_for_handover
 from agent.system.runner import ENVIRONMENT, STDERR_TAIL_CHARACTERS, resolve_program, run
 from shared.errors import CommandError, FleetError, UnavailableError
 
@@ -99,13 +100,17 @@ class Systemd:
             await self._require_done("StopUnit", unit)
 
     async def reload_if_running(self, unit: str) -> None:
-        """Have a running unit read its configuration again.
+        """Have a running unit read its configuration again, and wait until all its workers have.
 
         Raises:
             CommandError: It failed to.
         """
-        if (await self.unit(unit)).is_running:
-            await self._require_done("ReloadUnit", unit)
+        if not (await self.unit(unit)).is_running:
+            return
+        main_pid = int((await self.properties(unit, SERVICE_INTERFACE))["MainPID"])
+        old_workers = list_accepting_workers(main_pid)
+        await self._require_done("ReloadUnit", unit)
+        await wait_for_handover(main_pid, old_workers)
 
     async def _require_done(self, member: str, unit: str) -> None:
         result = await self.bus.run_job(member, "ss", [unit, "replace"])
