@@ -39,6 +39,11 @@ class Host(Probe, Protocol):
         """
         ...
 
-    async def diff(self, action: AnyAction) -> str:
-        """Unified diff of what the action would change in text files; empty for the rest. Changes nothing."""
+    async def diff(self, action: AnyAction, *, is_whole: bool = False) -> str:
+        """Unified diff of what the action would change in text files; empty for the rest. Changes nothing.
+
+        Args:
+            action: What would be done.
+            is_whole: Show the whole files around the changes instead of a few lines.
+        """
         ...

@@ -57,6 +57,7 @@ class DriftCheck:
             targets=plan_held_targets(self._node.journal.ledger.holdings(subject)),
             generation=0 if applied is None else applied.generation,
             max_runtime_seconds=max_runtime_seconds,
+            shows_whole_files=True,
         )
 
     async def _judge(self, subject: str, preview: JobResult, *, may_repair: bool) -> list[DriftFinding]:

@@ -45,8 +45,14 @@ _UNDO: Final[Mapping[type, str]] = {
 }
 
 
-async def explain(host: Host, resource: str, action: AnyAction) -> PlannedChange:
+async def explain(host: Host, resource: str, action: AnyAction, *, is_whole: bool = False) -> PlannedChange:
     """Describe one action before it happens. Changes nothing.
+
+    Args:
+        host: Where it would happen.
+        resource: Key of the resource that it is for.
+        action: What would be done.
+        is_whole: Show the files around the changes as a whole, if that is not too long.
 
     Raises:
         FactError: The host could not be read.
@@ -57,10 +63,17 @@ async def explain(host: Host, resource: str, action: AnyAction) -> PlannedChange
         kind=await _kind(host, action),
         target=action.target,
         reason=action.reason,
-        diff=cut_diff(await host.diff(action)),
+        diff=await _diff(host, action, is_whole=is_whole),
         undo="" if action.IS_IRREVERSIBLE else _UNDO[type(action)],
         is_irreversible=action.IS_IRREVERSIBLE,
     )
+
+
+async def _diff(host: Host, action: AnyAction, *, is_whole: bool) -> str:
+    """A whole file that would have to be cut is shown with little around its changes instead: none may be lost."""
+    if is_whole and len(whole := await host.diff(action, is_whole=True)) <= MAX_DIFF_CHARACTERS:
+        return whole
+    return cut_diff(await host.diff(action))
 
 
 async def _kind(host: Host, action: AnyAction) -> ChangeKind:

@@ -42,6 +42,8 @@ class Convergence(msgspec.Struct, frozen=True, kw_only=True):
     """What to remember once it is done; None keeps what is remembered (repair, dry run)."""
     generation: int = 0
     max_runtime_seconds: float
+    shows_whole_files: bool = False
+    """Diffs with the whole file around each change: whoever judges drift needs to see where a line stands."""
 
 
 class _SubjectFailedError(Exception):
@@ -164,7 +166,8 @@ class Reconciler:
         facts = await converger.observe(target.spec, self._node.host)
         plan = converger.plan(target.spec, target.presence, facts)
         for action in typed_actions(plan):
-            work.add_change(await explain(self._node.host, target.key, action))
+            words = await explain(self._node.host, target.key, action, is_whole=request.shows_whole_files)
+            work.add_change(words)
         work.actions.extend(typed_actions(plan))
         work.risks.extend(plan.risks)
         return plan

@@ -17,8 +17,8 @@ FLOOR_SECONDS: Final = 0.1
 HEALTHY_SECONDS: Final = 60.0
 """A session that held this long proves that the way is good, so the next wait starts small again."""
 WELCOME_FAILURES: Final = 3
-"""Counted at most after a session that was welcome and short: the way is open, and a controller that was started twice
-within a minute must not wait minutes for its fleet. One that falls over again and again is dialled every few seconds."""
+"""Counted at most after a session that was welcome and short: the way is open, so a controller that was started twice
+within a minute has its fleet back in seconds."""
 REVOKED_SECONDS: Final = 900.0
 """A revoked node asks rarely: only an administrator can change the answer."""
 MAX_RETRY_AFTER_SECONDS: Final = 3600.0

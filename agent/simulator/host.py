@@ -156,14 +156,16 @@ class MemoryHost:
         if after is not None:
             raise after
 
-    async def diff(self, action: AnyAction) -> str:
+    async def diff(self, action: AnyAction, *, is_whole: bool = False) -> str:
         match action:
             case WriteFile():
-                return self._diff(action.path, action.content, mode=action.mode)
+                return self._diff(action.path, action.content, mode=action.mode, is_whole=is_whole)
             case RemoveFile():
                 return self._diff(action.path, None, mode=self._mode_of(action.path))
             case PublishConfig():
-                written = [self._diff(file.path, file.content, mode=file.mode) for file in action.files]
+                written = [
+                    self._diff(file.path, file.content, mode=file.mode, is_whole=is_whole) for file in action.files
+                ]
                 removed = [self._diff(path, None, mode=self._mode_of(path)) for path in action.removals]
                 return "".join([*written, *removed])
             case _:
@@ -173,10 +175,10 @@ class MemoryHost:
         found = self.state.paths.get(path)
         return 0o644 if found is None else found.mode
 
-    def _diff(self, path: str, after: str | None, *, mode: int) -> str:
+    def _diff(self, path: str, after: str | None, *, mode: int, is_whole: bool = False) -> str:
         found = self.state.paths.get(path)
         before = found.content if found is not None and found.kind is Kind.FILE else None
-        return render_diff(path, before, after, is_secret=not mode & 0o077)
+        return render_diff(path, before, after, is_secret=not mode & 0o077, is_whole=is_whole)
 
     # --- facts --------------------------------------------------------------------------------------------------------
 

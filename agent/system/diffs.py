@@ -13,19 +13,25 @@ from shared.errors import FactError
 MAX_DIFF_CHARACTERS: Final = 64 * 1024
 
 
-def diff_of(action: AnyAction) -> str:
+_CONTEXT_LINES: Final = 3
+"""Around each change. Source: the default of diff -u (POSIX) and of difflib."""
+
+
+def diff_of(action: AnyAction, *, is_whole: bool = False) -> str:
     """See Host.diff. A file that only its owner may read is named, not shown: it may hold a secret."""
     if isinstance(action, WriteFile):
-        return _diff_write(action)
+        return _diff_write(action, is_whole=is_whole)
     if isinstance(action, RemoveFile):
         return _diff_removal(action.path)
     if isinstance(action, PublishConfig):
-        return "".join([*map(_diff_write, action.files), *map(_diff_removal, action.removals)])[:MAX_DIFF_CHARACTERS]
+        written = [_diff_write(file, is_whole=is_whole) for file in action.files]
+        return "".join([*written, *map(_diff_removal, action.removals)])[:MAX_DIFF_CHARACTERS]
     return ""
 
 
-def _diff_write(action: WriteFile) -> str:
-    return render_diff(action.path, _read_text(action.path), action.content, is_secret=_is_secret(action.mode))
+def _diff_write(action: WriteFile, *, is_whole: bool) -> str:
+    before = _read_text(action.path)
+    return render_diff(action.path, before, action.content, is_secret=_is_secret(action.mode), is_whole=is_whole)
 
 
 def _diff_removal(path: str) -> str:
@@ -47,7 +53,7 @@ def _read_text(path: str) -> str | None:
     return None if content is None else content.decode("utf-8", "replace")
 
 
-def render_diff(path: str, before: str | None, after: str | None, *, is_secret: bool) -> str:
+def render_diff(path: str, before: str | None, after: str | None, *, is_secret: bool, is_whole: bool = False) -> str:
     """Unified diff with the path in both headers; a file that is not there is /dev/null. Empty when nothing changes."""
     if before == after:
         return ""
@@ -55,7 +61,7 @@ def render_diff(path: str, before: str | None, after: str | None, *, is_secret: 
     new_name = "/dev/null" if after is None else path
     if is_secret:
         return f"--- {old_name}\n+++ {new_name}\n@@ content not shown: only its owner may read it @@\n"
-    lines = difflib.unified_diff(
-        (before or "").splitlines(), (after or "").splitlines(), old_name, new_name, lineterm=""
-    )
+    old, new = (before or "").splitlines(), (after or "").splitlines()
+    context = len(old) + len(new) if is_whole else _CONTEXT_LINES
+    lines = difflib.unified_diff(old, new, old_name, new_name, lineterm="", n=context)
     return "".join(f"{line}\n" for line in lines)[:MAX_DIFF_CHARACTERS]

@@ -99,8 +99,8 @@ class RealHost:
     async def undo(self, action: AnyAction, record: UndoRecord) -> None:
         await self._handlers[type(action)].undo(action, decode_undo(record))
 
-    async def diff(self, action: AnyAction) -> str:
-        return await asyncio.to_thread(diff_of, action)
+    async def diff(self, action: AnyAction, *, is_whole: bool = False) -> str:
+        return await asyncio.to_thread(diff_of, action, is_whole=is_whole)
 
     async def prune_checkpoints(self, records: Iterable[UndoRecord]) -> None:
         """Remove copies of files that none of these records (those of unfinished jobs) needs."""

@@ -203,7 +203,7 @@ class DiskHost:
             real.parent.mkdir(parents=True, exist_ok=True)
             real.write_text(before["content"])
 
-    async def diff(self, action) -> str:
+    async def diff(self, action, *, is_whole: bool = False) -> str:
         return f"+{action.content}\n" if isinstance(action, actions.WriteFile) else ""
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from shared.protocol.job import ACTION_DRIFT, DriftRequest, JobMode, JobState
 from shared.protocol.local import DriftFound, RequestDrift
-from shared.specs.manifest import DriftPolicy
+from shared.specs.manifest import NODE_SUBJECT, DriftPolicy, Manifest
 from tests.integration.executor.bench import Bench, account, job, manifest, site
 
 CONF = "/etc/site/example.com.conf"
@@ -47,6 +47,21 @@ async def test_drift_when_a_file_was_edited_reports_it_and_leaves_it(bench) -> N
     assert CONF in report.findings[0].summary
     assert report.findings[0].diff.startswith("+enabled")
     assert bench.host.real(CONF).read_text() == "by hand"
+
+
+@pytest.mark.parametrize("node_policy", DriftPolicy)
+async def test_drift_when_node_and_account_differ_the_nodes_policy_decides(bench, node_policy: DriftPolicy) -> None:
+    """The node's manifest comes when the policy changes, an account's only with its next change."""
+    stale = DriftPolicy.REPORT if node_policy is DriftPolicy.REPAIR else DriftPolicy.REPAIR
+    await bench.run(job(msgspec.structs.replace(manifest(), drift_policy=stale)))
+    await bench.run(job(Manifest(subject=NODE_SUBJECT, generation=1, drift_policy=node_policy, specs=()), seq=2))
+    bench.host.real(CONF).unlink()
+
+    report = await check(bench, "account/alice")
+
+    is_repaired = node_policy is DriftPolicy.REPAIR
+    assert [finding.is_repaired for finding in report.findings] == [is_repaired]
+    assert bench.host.real(CONF).exists() == is_repaired
 
 
 async def test_drift_when_the_policy_says_repair_repairs(bench) -> None:

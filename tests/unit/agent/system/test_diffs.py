@@ -48,3 +48,14 @@ def test_diff_when_publishing_shows_new_and_removed_files(tmp_path: Path) -> Non
 
     assert f"--- /dev/null\n+++ {new.path}" in diff
     assert f"--- {old}\n+++ /dev/null" in diff
+
+
+def test_diff_when_whole_shows_the_file_around_the_changes(tmp_path: Path) -> None:
+    path = tmp_path / "a.conf"
+    lines = [f"line {number}" for number in range(20)]
+    path.write_text("\n".join([*lines, "by hand"]) + "\n")
+    action = WriteFile(path=str(path), content="\n".join(lines) + "\n", reason="r")
+
+    assert diff_of(action).splitlines()[2:] == ["@@ -18,4 +18,3 @@", *(f" {line}" for line in lines[-3:]), "-by hand"]
+    whole = diff_of(action, is_whole=True).splitlines()
+    assert whole[2:] == ["@@ -1,21 +1,20 @@", *(f" {line}" for line in lines), "-by hand"]
