@@ -19,7 +19,7 @@ WANTED: Mapping[str, tuple[str, ...]] = {
     "audit": ("at", "actor_name", "action", "target_name", "target"),
     "clients": ("name", "email", "accounts", "created_at"),
     "domains": ("name", "account_id", "is_automatic", "created_at"),
-    "drift": ("id", "node_id", "subject", "key", "summary", "is_repaired", "found_at"),
+    "drift": ("id", "node_id", "subject", "key", "summary", "is_repaired", "ignored_until", "found_at"),
     "enrolment-tokens": ("id", "name", "state", "approval", "roles", "allowed_networks", "failures", "expires_at"),
     "jobs": ("id", "state", "label", "node_id", "attempts", "error", "created_at"),
     "nodes": ("name", "state", "is_connected", "roles", "is_cordoned", "observed_status", "last_seen_at"),

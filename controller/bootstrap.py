@@ -34,6 +34,7 @@ from controller.core.audit.chain import record
 from controller.core.auth.passwords import Passwords
 from controller.core.auth.service import Authenticator
 from controller.core.context import Change, OpContext
+from controller.core.drift import DriftAdopters
 from controller.core.events.publisher import EventPublisher
 from controller.core.manifest import ManifestRegistry
 from controller.core.operations import Operations
@@ -48,6 +49,7 @@ from controller.jobs.models import Job
 from controller.metrics.registry import ControllerMetrics
 from controller.modules.php.manifest import PhpProvider
 from controller.modules.web import api as web_api
+from controller.modules.web.adopt import adopt_site_drift
 from controller.modules.web.manifest import PHP, SiteContributor, SiteObserver
 from controller.settings import Settings
 from shared.errors import UnavailableError
@@ -124,7 +126,12 @@ def build_controller(settings: Settings, *, passwords: Passwords | None = None) 
         own_origin=settings.effective_controller_url,
         api_routes=_API_ROUTES,
         root_routes=enrolment.ROOT_ROUTES,
-        dependencies={"fleet": fleet, "engine": engine, "enrol_limiter": enrolment.make_enrol_limiter()},
+        dependencies={
+            "fleet": fleet,
+            "engine": engine,
+            "enrol_limiter": enrolment.make_enrol_limiter(),
+            "adopters": DriftAdopters({"site": adopt_site_drift}),
+        },
         lifespan=(_running(fleet, engine, metrics),),
     )
     return Controller(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from sqlalchemy import delete, select
@@ -19,18 +20,20 @@ from shared.protocol.job import ACTION_CONVERGE, JobResult, ResourceOutcome
 class DriftKeeper:
     """A drift observer of the job engine: replaces the findings of the subjects that were looked at."""
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: Publisher, *, clock: Callable[[], datetime] = utc_now) -> None:
         self._publisher = publisher
+        self._clock = clock
 
     async def __call__(self, session: AsyncSession, node_id: str, report: DriftReport) -> None:
         """Take in one report. Taking it in twice is taking it in once."""
-        checked_at = datetime.fromtimestamp(report.checked_at, UTC) if report.checked_at > 0 else utc_now()
+        checked_at = datetime.fromtimestamp(report.checked_at, UTC) if report.checked_at > 0 else self._clock()
         looked_at = {*report.subjects, *(finding.subject for finding in report.findings)}
         rows = DriftFindingRow.subject.in_(looked_at) if looked_at else DriftFindingRow.id.is_not(None)
         known = {
             (row.subject, row.key): row
             for row in await session.scalars(select(DriftFindingRow).where(DriftFindingRow.node_id == node_id, rows))
         }
+        open_count, now = 0, self._clock()
         for finding in report.findings:
             row = known.pop((finding.subject[:200], finding.key[:300]), None)
             if row is None:
@@ -39,12 +42,13 @@ class DriftKeeper:
                 )
                 session.add(row)
             _fill(row, finding, checked_at)
+            open_count += not row.is_ignored(now)
         if known:
             gone = [row.id for row in known.values()]
             await session.execute(delete(DriftFindingRow).where(DriftFindingRow.id.in_(gone)))
-        await _note_check(session, node_id, checked_at, len(report.findings))
+        await _note_check(session, node_id, checked_at, open_count)
         await session.flush()
-        data = {"node_id": node_id, "subjects": list(report.subjects), "findings": len(report.findings)}
+        data = {"node_id": node_id, "subjects": list(report.subjects), "findings": open_count}
         self._publisher.publish("drift", "drift.checked", data)
 
     async def observe_result(self, session: AsyncSession, job: Job, result: JobResult) -> None:
@@ -66,6 +70,9 @@ class DriftKeeper:
 
 
 def _fill(row: DriftFindingRow, finding: DriftFinding, checked_at: datetime) -> None:
+    if (row.summary, row.diff) != (finding.summary, finding.diff):
+        # Somebody decided to live with another difference than this one.
+        row.forget_decision()
     row.summary = finding.summary
     row.diff = finding.diff
     row.is_repaired = finding.is_repaired

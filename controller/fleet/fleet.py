@@ -18,6 +18,7 @@ from controller.db.engine import Database
 from controller.fleet import renewal, tokens
 from controller.fleet.authority import Authority, ServerCertificate
 from controller.fleet.drift import DriftKeeper
+from controller.fleet.drift_decisions import DriftDecisions
 from controller.fleet.enrolment import Enrolments
 from controller.fleet.gateway import Gateway, GatewayOptions, GatewayParts
 from controller.fleet.installer import InstallFiles
@@ -96,10 +97,11 @@ class Fleet:
         self._loops = Loops()
         self._started_at: datetime | None = None
         self.nodes = Nodes(parts.ports.record)
+        self.drift = DriftDecisions(parts.ports.record)
         self.gateway = Gateway(_gateway_options(parts.settings), self._gateway_parts())
         parts.engine.attach_nodes(self)
         parts.engine.on_result(NodeObserver())
-        drifts = DriftKeeper(parts.publisher)
+        drifts = DriftKeeper(parts.publisher, clock=parts.clock)
         parts.engine.on_result(drifts.observe_result)
         parts.engine.on_drift(drifts)
 

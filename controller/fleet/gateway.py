@@ -28,7 +28,15 @@ from controller.fleet.authority import ServerCertificate, fingerprint_of
 from controller.fleet.metrics import NodeSample, SampleKeeper
 from controller.fleet.ports import Publisher, Reconverge
 from controller.fleet.session import CLOSE_TRY_AGAIN, NodeSession
-from controller.fleet.sessions import Admitted, OpenedSession, admit, find_outsiders, mark_silent, write_heartbeats
+from controller.fleet.sessions import (
+    Admitted,
+    OpenedSession,
+    admit,
+    find_outsiders,
+    mark_heard,
+    mark_silent,
+    write_heartbeats,
+)
 from controller.jobs import offers
 from controller.jobs.engine import JobEngine
 from controller.jobs.loops import Loops
@@ -320,9 +328,12 @@ class Gateway:
         lease = timedelta(seconds=2 * self.welcome_seconds()[0] + OFFLINE_GRACE_SECONDS)
         async with self.database.write() as session:
             await write_heartbeats(session, beats)
+            back = await mark_heard(session, beats.keys() & self._sessions.keys(), gateway_id=self.gateway_id)
             silent = await mark_silent(session, silent_since=self.now() - lease)
         for node_id in silent:
             self._publish(node_id, "node.disconnected")
+        for node_id in back:
+            self._publish(node_id, "node.connected")
 
     # --- small things -------------------------------------------------------------------------------------------------
 

@@ -182,6 +182,18 @@ class DriftFindingRow(Model):
     """True: the node put it right by itself, by policy."""
     found_at: Mapped[datetime]
     checked_at: Mapped[datetime]
+    ignored_until: Mapped[datetime | None]
+    """Until then nobody is told of it, as long as it stays what it is. None: nobody ignores it."""
+    ignored_by: Mapped[str] = mapped_column(String(200), default="")
+    ignore_reason: Mapped[str] = mapped_column(Text, default="")
+
+    def is_ignored(self, now: datetime) -> bool:
+        """Whether somebody decided to live with it for now."""
+        return self.ignored_until is not None and self.ignored_until > now
+
+    def forget_decision(self) -> None:
+        """It is open again."""
+        self.ignored_until, self.ignored_by, self.ignore_reason = None, "", ""
 
 
 class DriftCheck(Model):

@@ -9,6 +9,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from controller.fleet.drift_decisions import require_nothing_ignored
 from controller.fleet.enrolment import revoke_certificates
 from controller.fleet.manifest import MODULES, ensure_role_modules, next_node_request, require_roles
 from controller.fleet.models import Node, NodeModule, NodeState
@@ -20,6 +21,7 @@ from controller.jobs.queue import JobRequest
 from shared.errors import ConflictError, InvalidInputError, NotFoundError
 from shared.protocol.job import ACTION_DRIFT, ACTION_NOOP, DriftRequest, JobMode, Semantics
 from shared.specs.base import Presence
+from shared.specs.manifest import DriftPolicy
 
 VERBS: Final[dict[str, Presence]] = {
     "install": Presence.DISABLED,
@@ -41,6 +43,7 @@ class Nodes:
 
         Raises:
             ForbiddenError, NotFoundError, InvalidInputError
+            ConflictError: It shall repair drift by itself, and some of it is ignored.
         """
         op.actor.require("nodes", "write")
         node = await get_node(op.session, node_id)
@@ -52,6 +55,8 @@ class Nodes:
         if params.is_cordoned is not msgspec.UNSET:
             node.is_cordoned = params.is_cordoned
         if params.drift_policy is not msgspec.UNSET:
+            if params.drift_policy is DriftPolicy.REPAIR:
+                await require_nothing_ignored(op.session, node, now=op.now)
             node.drift_policy = params.drift_policy
         after = _state_of(node)
         if after == before:

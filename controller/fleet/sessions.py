@@ -129,6 +129,16 @@ async def mark_silent(session: AsyncSession, *, silent_since: datetime) -> list[
     return list(result.scalars())
 
 
+async def mark_heard(session: AsyncSession, node_ids: Collection[str], *, gateway_id: str) -> list[str]:
+    """Nodes of living sessions that were given up as silent and are heard again; returns their ids.
+
+    A network that was cut for longer than the lease need not end the session.
+    """
+    back = update(Node).where(Node.id.in_(node_ids), Node.is_connected.is_(False), Node.state == NodeState.ACTIVE)
+    back = back.values(is_connected=True, gateway_id=gateway_id).returning(Node.id)
+    return list((await session.execute(back.execution_options(synchronize_session=False))).scalars())
+
+
 async def _give_up_jobs(session: AsyncSession, node_id: str, now: datetime) -> list[str]:
     """The node's journal is gone: nobody can say what became of what it had."""
     on_node = Job.state.in_(ON_NODE) | ((Job.state == JobState.OFFERED) & (Job.semantics == Semantics.ONCE))

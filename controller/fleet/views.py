@@ -141,6 +141,23 @@ class DriftFindingView(msgspec.Struct, frozen=True, kw_only=True):
     is_repaired: Annotated[bool, Meta(description="The node put it right by itself, by policy.")]
     found_at: datetime
     checked_at: datetime
+    is_ignored: Annotated[
+        bool, Meta(description="Somebody decided to live with it for now; it does not count as open.")
+    ]
+    ignored_until: datetime | None
+    ignored_by: Annotated[str, Meta(description="user/ID or token/ID.")]
+    ignore_reason: str
+
+
+class DriftIgnore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Until when a finding is nothing to be told of."""
+
+    until: Annotated[
+        datetime, Meta(tz=True, description="When it is open again, 90 days from now at most; earlier if it changes.")
+    ]
+    reason: Annotated[
+        str, Meta(min_length=1, max_length=500, examples=["Vendor's hotfix, replaced with the next release."])
+    ]
 
 
 class DriftPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,7 +230,7 @@ def render_token(row: EnrolmentTokenRow, *, now: datetime) -> EnrolmentTokenView
     )
 
 
-def render_finding(row: DriftFindingRow) -> DriftFindingView:
+def render_finding(row: DriftFindingRow, *, now: datetime) -> DriftFindingView:
     """The view of a finding."""
     return DriftFindingView(
         id=row.id,
@@ -225,4 +242,8 @@ def render_finding(row: DriftFindingRow) -> DriftFindingView:
         is_repaired=row.is_repaired,
         found_at=row.found_at,
         checked_at=row.checked_at,
+        is_ignored=row.is_ignored(now),
+        ignored_until=row.ignored_until,
+        ignored_by=row.ignored_by,
+        ignore_reason=row.ignore_reason,
     )

@@ -7,21 +7,23 @@ from typing import Annotated
 import msgspec
 from litestar import Response, get, post
 from litestar.di import NamedDependency
-from litestar.params import QueryParameter
-from sqlalchemy import select
+from litestar.params import JSONBody, QueryParameter
+from sqlalchemy import or_, select
 
 from controller.api.handlers.nodes import NodeChange, view_node
 from controller.core.accounts.service import converge_again
 from controller.core.accounts.store import find_live_named
 from controller.core.context import Actor
-from controller.core.http import DRY_RUN_RESPONSES, Cursor, DryRun, Limit, PathId, answer_accepted
+from controller.core.drift import DriftAdopters
+from controller.core.http import DRY_RUN_RESPONSES, Cursor, DryRun, Limit, PathId, answer_accepted, answer_done
 from controller.core.operations import FleetContext, Operations
 from controller.core.paging import DEFAULT_LIMIT, PageRequest, fetch_page
+from controller.fleet.drift_decisions import get_finding
 from controller.fleet.fleet import Fleet
 from controller.fleet.models import DriftFindingRow
-from controller.fleet.views import DriftFindingView, DriftPage, render_finding
+from controller.fleet.views import DriftFindingView, DriftIgnore, DriftPage, render_finding
 from controller.jobs.views import JobView
-from shared.errors import ConflictError, NotFoundError
+from shared.errors import ConflictError
 from shared.specs.manifest import NODE_SUBJECT
 
 _TAGS = ["drift"]
@@ -43,6 +45,9 @@ async def list_drift(
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
     node_id: Annotated[str | None, QueryParameter(description="Only on this node.")] = None,
+    is_ignored: Annotated[
+        bool | None, QueryParameter(description="true: only those that are ignored now; false: only open ones.")
+    ] = None,
 ) -> DriftPage:
     """Show what on the nodes is not as it was applied, newest first."""
 
@@ -51,8 +56,12 @@ async def list_drift(
         statement = select(DriftFindingRow)
         if node_id is not None:
             statement = statement.where(DriftFindingRow.node_id == node_id)
+        if is_ignored is not None:
+            until = DriftFindingRow.ignored_until
+            statement = statement.where(until > ctx.now if is_ignored else or_(until.is_(None), until <= ctx.now))
         found = await fetch_page(ctx.session, statement, PageRequest(limit=limit, cursor=cursor))
-        return DriftPage(items=tuple(render_finding(row) for row in found.rows), next_cursor=found.next_cursor)
+        items = tuple(render_finding(row, now=ctx.now) for row in found.rows)
+        return DriftPage(items=items, next_cursor=found.next_cursor)
 
     return await operations.read(actor, request_id, query)
 
@@ -78,14 +87,92 @@ async def repair_drift(
 
     async def use_case(ctx: FleetContext) -> DriftFindingView:
         ctx.actor.require("drift", "write")
-        row = await ctx.session.get(DriftFindingRow, finding_id)
-        if row is None:
-            raise NotFoundError(f"there is no finding {finding_id[:80]!r}", hint="A later check may have cleared it.")
+        row = await get_finding(ctx.session, finding_id)
         await _repair(ctx, fleet, row)
-        return render_finding(row)
+        return render_finding(row, now=ctx.now)
 
     outcome = await operations.change(actor, request_id, use_case, is_dry_run=dry_run)
     return answer_accepted(outcome, lambda view, jobs: DriftChange(resource=view, jobs=jobs))
+
+
+@post(
+    "/drift/{finding_id:str}/adopt",
+    operation_id="adopt-drift",
+    tags=_TAGS,
+    status_code=202,
+    responses=DRY_RUN_RESPONSES,
+    summary="Adopt drift",
+)
+async def adopt_drift(
+    *,
+    finding_id: PathId,
+    adopters: NamedDependency[DriftAdopters],
+    operations: NamedDependency[Operations],
+    actor: NamedDependency[Actor],
+    request_id: NamedDependency[str],
+    dry_run: DryRun = False,
+) -> Response[DriftChange]:
+    """Make lines that somebody added to a site's server block part of the site's extra directives."""
+
+    async def use_case(ctx: FleetContext) -> DriftFindingView:
+        ctx.actor.require("drift", "write")
+        row = await get_finding(ctx.session, finding_id)
+        await adopters.adopt(ctx, row)
+        return render_finding(row, now=ctx.now)
+
+    outcome = await operations.change(actor, request_id, use_case, is_dry_run=dry_run)
+    return answer_accepted(outcome, lambda view, jobs: DriftChange(resource=view, jobs=jobs))
+
+
+@post(
+    "/drift/{finding_id:str}/ignore",
+    operation_id="ignore-drift",
+    tags=_TAGS,
+    status_code=200,
+    summary="Ignore drift for a while",
+)
+async def ignore_drift(
+    *,
+    finding_id: PathId,
+    data: JSONBody[DriftIgnore],
+    fleet: NamedDependency[Fleet],
+    operations: NamedDependency[Operations],
+    actor: NamedDependency[Actor],
+    request_id: NamedDependency[str],
+    dry_run: DryRun = False,
+) -> Response[DriftFindingView]:
+    """Do not count a finding as open until then, or until the difference is another one."""
+
+    async def use_case(ctx: FleetContext) -> DriftFindingView:
+        return render_finding(await fleet.drift.ignore(ctx, finding_id, data), now=ctx.now)
+
+    outcome = await operations.change(actor, request_id, use_case, is_dry_run=dry_run)
+    return answer_done(outcome, status=200)
+
+
+@post(
+    "/drift/{finding_id:str}/unignore",
+    operation_id="unignore-drift",
+    tags=_TAGS,
+    status_code=200,
+    summary="Ignore drift no more",
+)
+async def unignore_drift(
+    *,
+    finding_id: PathId,
+    fleet: NamedDependency[Fleet],
+    operations: NamedDependency[Operations],
+    actor: NamedDependency[Actor],
+    request_id: NamedDependency[str],
+    dry_run: DryRun = False,
+) -> Response[DriftFindingView]:
+    """Count a finding as open again."""
+
+    async def use_case(ctx: FleetContext) -> DriftFindingView:
+        return render_finding(await fleet.drift.unignore(ctx, finding_id), now=ctx.now)
+
+    outcome = await operations.change(actor, request_id, use_case, is_dry_run=dry_run)
+    return answer_done(outcome, status=200)
 
 
 @post(
@@ -121,4 +208,4 @@ async def _repair(ctx: FleetContext, fleet: Fleet, row: DriftFindingRow) -> None
     await converge_again(ctx, account.id)
 
 
-ROUTES = (list_drift, repair_drift, check_node_drift)
+ROUTES = (list_drift, repair_drift, adopt_drift, ignore_drift, unignore_drift, check_node_drift)

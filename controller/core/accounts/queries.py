@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 import msgspec
 from sqlalchemy import select
@@ -121,7 +122,7 @@ async def list_drift(ctx: OpContext, account_id: str) -> AccountDriftList:
         .order_by(DriftFindingRow.key)
     )
     rows = await ctx.session.scalars(statement)
-    return AccountDriftList(items=tuple(_view_finding(row) for row in rows))
+    return AccountDriftList(items=tuple(_view_finding(row, now=ctx.now) for row in rows))
 
 
 def _parse_state(raw: str) -> AccountState:
@@ -145,7 +146,7 @@ def _view_proof(row: AccountProof) -> ProofView:
     )
 
 
-def _view_finding(row: DriftFindingRow) -> AccountDriftView:
+def _view_finding(row: DriftFindingRow, *, now: datetime) -> AccountDriftView:
     return AccountDriftView(
         id=row.id,
         key=row.key,
@@ -154,4 +155,8 @@ def _view_finding(row: DriftFindingRow) -> AccountDriftView:
         is_repaired=row.is_repaired,
         found_at=row.found_at,
         checked_at=row.checked_at,
+        is_ignored=row.is_ignored(now),
+        ignored_until=row.ignored_until,
+        ignored_by=row.ignored_by,
+        ignore_reason=row.ignore_reason,
     )

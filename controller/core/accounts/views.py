@@ -117,6 +117,12 @@ class AccountDriftView(msgspec.Struct, frozen=True, kw_only=True):
     is_repaired: Annotated[bool, Meta(description="True: the node put it right by itself, by policy.")]
     found_at: datetime
     checked_at: datetime
+    is_ignored: Annotated[
+        bool, Meta(description="Somebody decided to live with it for now; it does not count as open.")
+    ]
+    ignored_until: datetime | None
+    ignored_by: Annotated[str, Meta(description="user/ID or token/ID.")]
+    ignore_reason: str
 
 
 class AccountDriftList(msgspec.Struct, frozen=True, kw_only=True):

@@ -41,7 +41,7 @@ NO_JOB: Final = {
     "login", "logout", "change-password", "create-token", "revoke-token", "enrol", "renew-certificate",
     "create-package", "delete-package", "create-client", "update-client", "delete-client", "create-domain",
     "delete-domain", "create-enrolment-token", "delete-enrolment-token", "revoke-node", "reject-node", "delete-node",
-    "discard-job",
+    "discard-job", "ignore-drift", "unignore-drift",
 }  # fmt: skip
 MAY_HAVE_NO_JOB: Final = {
     # 202 with an empty list when no node needs to know.
@@ -76,6 +76,9 @@ BODIES: Final[dict[str, Any]] = {
         "certificate_pem": "none", "csr_pem": "none", "signature": "AA==", "signed_at": "2026-01-01T00:00:00Z",
     },
     "set-node-module": {"presence": "disabled"},
+    "ignore-drift": {
+        "until": (datetime.now(UTC) + timedelta(days=7)).isoformat(), "reason": "Waits for the next release.",
+    },
 }  # fmt: skip
 
 
@@ -280,6 +283,10 @@ async def prepare(api: Api, route: Route, ids: dict[str, str], admin: dict[str, 
         ids["client_id"] = (await api.make("clients", body, admin))["id"]
     if route.name == "delete-package":
         ids["package_id"] = ids["other_package_id"]
+    if route.name == "unignore-drift":
+        body = BODIES["ignore-drift"]
+        answer = await api.http.post(f"{API}/drift/{ids['finding_id']}/ignore", json=body, headers=admin)
+        assert answer.status_code == 200, answer.text
     async with api.controller.database.write() as session:
         if route.name in ("retry-job", "discard-job"):
             (await session.get_one(Job, ids["job_id"])).state = JobState.FAILED
@@ -294,7 +301,7 @@ NOT_AUDITED: Final = {
 UNREADY: Final = {
     # What needs a machine's own request or a node's own answer first: tests/integration/fleet and test_sites.py do it.
     "login", "change-password", "enrol", "renew-certificate", "approve-node", "reject-node", "delete-node",
-    "retry-site", "discard-site-change", "revoke-token",
+    "retry-site", "discard-site-change", "revoke-token", "adopt-drift",
 }  # fmt: skip
 
 

@@ -328,6 +328,22 @@ async def test_heartbeats_keep_a_node_connected_and_silence_does_not(bench: Flee
     await session.close()
 
 
+async def test_heartbeats_after_a_silence_on_the_same_session_connect_the_node_again(bench: FleetBench) -> None:
+    agent = await bench.enrol()
+    session = await agent.connect()
+    bench.clock.advance(minutes=5)
+    await bench.fleet.gateway.flush_heartbeats()
+    assert not (await bench.node(agent.node_id)).is_connected
+
+    await session.send(Metrics(at=2.0, gauges={"cpu_percent": 4.0}))
+    await wait_until(lambda: agent.node_id in bench.fleet.gateway.latest_metrics())
+    await bench.fleet.gateway.flush_heartbeats()
+
+    assert (await bench.node(agent.node_id)).is_connected
+    assert bench.ear.events("nodes")[-2:] == ["node.disconnected", "node.connected"]
+    await session.close()
+
+
 async def test_sample_is_there_until_it_is_old(bench: FleetBench) -> None:
     agent = await bench.enrol()
     session = await agent.connect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from sqlalchemy import select
 
 from controller.fleet.manifest import list_node_modules
 from controller.fleet.models import DriftCheck, DriftFindingRow
+from controller.fleet.views import DriftIgnore
 from shared.errors import ConflictError, NotFoundError, QuotaExceededError
 from shared.protocol.frames import DriftFinding, DriftReport, Event
 from shared.protocol.job import ErrorBody, ResourceOutcome, ResourceReport
@@ -112,6 +114,37 @@ async def test_drift_report_replaces_the_findings_of_its_subjects_only(bench: Fl
     async with bench.database.read() as db:
         assert (await db.get_one(DriftCheck, agent.node_id)).findings == 0
     assert "drift.checked" in bench.ear.events("drift")
+    await session.close()
+
+
+async def test_drift_report_of_an_ignored_finding_keeps_it_ignored_until_it_changes_or_the_time_is_up(
+    bench: FleetBench,
+) -> None:
+    agent = await bench.enrol()
+    session = await agent.connect()
+
+    async def look(number: int, diff: str) -> tuple[bool, int]:
+        """Whether the finding is ignored after another check, and how many the check counted as open."""
+        found = (DriftFinding(subject="account/ada", key="site/ada.example", summary="edited", diff=diff),)
+        report = DriftReport(subjects=("account/ada",), findings=found)
+        await session.send_event(Event(number=number, kind="drift", drift=report))
+        async with bench.database.read() as db:
+            row = (await db.scalars(select(DriftFindingRow))).one()
+            return row.is_ignored(bench.clock()), (await db.get_one(DriftCheck, agent.node_id)).findings
+
+    async def ignore() -> None:
+        async with bench.database.read() as db:
+            finding_id = (await db.scalars(select(DriftFindingRow.id))).one()
+        params = DriftIgnore(until=bench.clock() + timedelta(days=2), reason="hotfix")
+        await bench.change(lambda ctx: bench.fleet.drift.ignore(ctx, finding_id, params))
+
+    assert await look(1, "-a") == (False, 1)
+    await ignore()
+    assert await look(2, "-a") == (True, 0)
+    assert await look(3, "-b") == (False, 1)
+    await ignore()
+    bench.clock.advance(days=2)
+    assert await look(4, "-b") == (False, 1)
     await session.close()
 
 

@@ -181,6 +181,47 @@ async def test_drift_is_found_shown_and_repaired(fleet: SimulatedFleet, operator
     await operator.wait(lambda: operator.call("GET", path), lambda found: not found["items"])
 
 
+async def test_drift_of_added_lines_is_adopted_and_stays_with_every_later_change(
+    fleet: SimulatedFleet, operator: Operator
+) -> None:
+    node, host = await start(fleet, operator)
+    account = await operator.make_account(node)
+    site = await operator.change("POST", "/sites", {"account_id": account["id"], "domain": "demo.example"})
+    text = host.state.paths[SITE_FILE].content
+    added = "    location = /by-hand {\n        return 204;\n    }\n"
+    host.put_file(SITE_FILE, text.replace("    index ", f"{added}    index ", 1))
+    await operator.change("POST", f"/accounts/{account['id']}/drift-check")
+    path = f"/accounts/{account['id']}/drift"
+    (finding,) = (await operator.wait(lambda: operator.call("GET", path), lambda found: found["items"]))["items"]
+
+    plan = await operator.call("POST", f"/drift/{finding['id']}/adopt?dry_run=true")
+    assert [change["action"] for change in plan["changes"]] == ["site.update", "drift.adopt"]
+    assert "# --- additional directives ---" in plan["nodes"][0]["changes"][0]["diff"]
+    await operator.change("POST", f"/drift/{finding['id']}/adopt")
+
+    await operator.wait(lambda: operator.call("GET", path), lambda found: not found["items"])
+    await operator.change("PATCH", f"/sites/{site['id']}", {"document_root": "web"})
+    assert host.state.paths[SITE_FILE].content.count(added) == 1
+    assert (await operator.call("GET", f"/sites/{site['id']}"))["extra_directives"] == added.rstrip()
+
+
+async def test_drift_of_a_changed_line_is_not_adopted(fleet: SimulatedFleet, operator: Operator) -> None:
+    node, host = await start(fleet, operator)
+    account = await operator.make_account(node)
+    site = await operator.change("POST", "/sites", {"account_id": account["id"], "domain": "demo.example"})
+    text = host.state.paths[SITE_FILE].content
+    host.put_file(SITE_FILE, text.replace("    index ", "    index mine.html ", 1))
+    await operator.change("POST", f"/accounts/{account['id']}/drift-check")
+    path = f"/accounts/{account['id']}/drift"
+    (finding,) = (await operator.wait(lambda: operator.call("GET", path), lambda found: found["items"]))["items"]
+
+    answer = await operator.http.post(f"/api/v1/drift/{finding['id']}/adopt")
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "not_adoptable")
+    assert "changed or removed" in answer.json()["detail"]
+    assert (await operator.call("GET", f"/sites/{site['id']}"))["extra_directives"] == ""
+
+
 async def test_job_signed_by_a_wrong_key_ends_as_refused_with_the_nodes_reason(
     live: LiveController, fleet: SimulatedFleet, operator: Operator
 ) -> None:
