@@ -107,7 +107,7 @@ def test_node_when_revoked_is_cut_off_and_serves_on(fleet: Fleet, spare: str) ->
 
     def is_turned_away() -> bool:
         log = fleet.run(spare, "/usr/bin/journalctl", "-u", "wcp-agent.service", "-o", "cat", "--no-pager").stdout
-        return "revoked" in log.rpartition("Started")[2]
+        return "does not accept this node any more" in log.rpartition("Starting")[2]
 
     wait_until(is_turned_away, timeout_seconds=30, what="the agent is told that it is revoked")
     assert not fleet.api.find("nodes", spare)["is_connected"]
