@@ -2,10 +2,11 @@
 
 from typing import Final
 
-CAPABILITY_VERSION: Final = 1
+CAPABILITY_VERSION: Final = 2
 """History:
 
 1 (2026-11-23): first release: hello/welcome, jobs, events, heartbeats, metrics, trust bundles.
+2 (2026-11-23): streams with credit, agent updates, gaps in the job numbers in hello and heartbeat.
 """
 
 OLDEST_CAPABILITY: Final = 1

@@ -12,16 +12,18 @@ import msgspec
 
 from shared.errors import ProtocolError
 from shared.protocol.envelope import Envelope
+from shared.protocol.frame import Frame as Frame  # noqa: PLC0414 - the name that everybody imports from here
+from shared.protocol.health import CheckHealth, NodeHealth, Quiet
 from shared.protocol.job import ErrorBody, JobResult, JobState
+from shared.protocol.release import SignedRelease
+from shared.protocol.renewal import RenewCertificate, TrustReport
+from shared.protocol.streams import StreamToAgent, StreamToController
+from shared.protocol.update import UpdateReport
 
 SUBPROTOCOL: Final = "fleet.v1"
 GATEWAY_PATH: Final = "/agent/v1"
 MAX_FRAME_BYTES: Final = 6 * 1024 * 1024
 """A frame holds one job (envelope.MAX_PAYLOAD_BYTES) or one result."""
-
-
-class Frame(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", omit_defaults=True):
-    """Base of all frames."""
 
 
 # --- both ways: the session -----------------------------------------------------------------------------------------
@@ -48,6 +50,10 @@ class Hello(Frame, frozen=True, kw_only=True, tag="hello"):
     """The node's time, seconds since the epoch."""
     modules: dict[str, str] = msgspec.field(default_factory=dict)
     """Module name to version, of all modules this agent can run."""
+    seq_gaps: tuple[int, ...] = ()
+    """Job numbers below `last_seq` that never arrived: somebody in between dropped them. The newest few."""
+    build: str = ""
+    """Which build of the agent runs (see release.BuildId); empty before capability 2, and where it is no bundle."""
 
 
 class Welcome(Frame, frozen=True, kw_only=True, tag="welcome"):
@@ -84,6 +90,8 @@ class Heartbeat(Frame, frozen=True, kw_only=True, tag="heartbeat"):
 
     clock: float
     running_jobs: int = 0
+    seq_gaps: tuple[int, ...] = ()
+    """As in the hello; said again until the numbers arrive or nobody waits for them."""
 
 
 # --- controller to agent ---------------------------------------------------------------------------------------------
@@ -107,6 +115,15 @@ class OfferTrust(Frame, frozen=True, kw_only=True, tag="trust_bundle"):
     """A signed trust bundle."""
 
     envelope: Envelope
+
+
+class OfferUpdate(Frame, frozen=True, kw_only=True, tag="update"):
+    """A release for this node, for its updater to judge; the answer is an event. Offered again until there is one."""
+
+    attempt_id: str
+    release: SignedRelease
+    path: str
+    """Where the controller has the bundle, below its URL."""
 
 
 class AckEvents(Frame, frozen=True, kw_only=True, tag="ack"):
@@ -162,7 +179,7 @@ class DriftReport(msgspec.Struct, frozen=True, kw_only=True):
     checked_at: float = 0.0
 
 
-EventBody = JobResult | DriftReport
+EventBody = JobResult | DriftReport | UpdateReport
 
 
 class Event(Frame, frozen=True, kw_only=True, tag="evt"):
@@ -170,9 +187,10 @@ class Event(Frame, frozen=True, kw_only=True, tag="evt"):
 
     number: int
     """1 and up, gap-free for a journal epoch."""
-    kind: Literal["result", "drift"]
+    kind: Literal["result", "drift", "update"]
     result: JobResult | None = None
     drift: DriftReport | None = None
+    update: UpdateReport | None = None
 
 
 class Metrics(Frame, frozen=True, kw_only=True, tag="metrics"):
@@ -192,8 +210,24 @@ class LogLine(Frame, frozen=True, kw_only=True, tag="log"):
     job_id: str = ""
 
 
-ToAgent = Welcome | Reject | Drain | OfferJob | CancelJob | OfferTrust | AckEvents | CheckDrift
-ToController = Hello | Heartbeat | AckJob | Progress | Event | Metrics | LogLine
+ToAgent = (
+    StreamToAgent
+    | Welcome
+    | Reject
+    | Drain
+    | OfferJob
+    | CancelJob
+    | OfferTrust
+    | OfferUpdate
+    | RenewCertificate
+    | AckEvents
+    | CheckDrift
+    | CheckHealth
+    | Quiet
+)
+ToController = (
+    Hello | Heartbeat | AckJob | Progress | Event | Metrics | LogLine | NodeHealth | TrustReport | StreamToController
+)
 
 _T = TypeVar("_T")
 

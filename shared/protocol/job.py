@@ -160,6 +160,8 @@ class ResourceReport(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
     """Why nothing was to be done, or what was verified."""
     error: ErrorBody | None = None
+    diff: str | msgspec.UnsetType = msgspec.UNSET
+    """Only for what is parked: what the change would have made of text files, cut to a bounded size."""
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,6 +178,27 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     read_at: float
 
 
+class CommandPurpose(enum.Enum):
+    """Why a program was run."""
+
+    COMMAND = "command"
+    VALIDATOR = "validator"
+    """A service's own test of staged configuration, before anything of it was live."""
+
+
+class CommandRun(msgspec.Struct, frozen=True, kw_only=True):
+    """One program that ran for a job. Holds no secrets: argument lists never do."""
+
+    resource: str
+    """Key of the resource it ran for; empty when it ran for the whole job."""
+    argv: tuple[str, ...]
+    exit_code: int
+    seconds: float
+    purpose: CommandPurpose = CommandPurpose.COMMAND
+    output: str = ""
+    """The end of what it said."""
+
+
 class JobResult(msgspec.Struct, frozen=True, kw_only=True):
     """The node's final word about a job."""
 
@@ -188,6 +211,8 @@ class JobResult(msgspec.Struct, frozen=True, kw_only=True):
     proofs: tuple[Proof, ...] = ()
     reloads: tuple[str, ...] = ()
     """Units that were, or would be, reloaded or restarted."""
+    commands: tuple[CommandRun, ...] | msgspec.UnsetType = msgspec.UNSET
+    """Programs that ran, in order; the first few hundred. Unset by agents of capability 1, and where none ran."""
     risks: tuple[str, ...] = ()
     error: ErrorBody | None = None
     is_rolled_back: bool = False

@@ -12,6 +12,7 @@ import msgspec
 from shared.errors import ProtocolError
 from shared.protocol.envelope import Envelope
 from shared.protocol.frames import MAX_FRAME_BYTES, DriftReport, Frame
+from shared.protocol.health import HealthReport
 from shared.protocol.job import ErrorBody, JobResult, JobState
 
 EXECUTOR_SOCKET: Final = "/run/wcp360/executor.sock"
@@ -43,6 +44,12 @@ class RequestDrift(Frame, frozen=True, kw_only=True, tag="drift"):
     """Compare what was last applied with the host. Empty: every subject."""
 
     subjects: tuple[str, ...] = ()
+    may_repair: bool = True
+    """False: report only, whatever the policy says."""
+
+
+class RequestHealth(Frame, frozen=True, kw_only=True, tag="health"):
+    """Look how the enabled modules are doing; answered with HealthFound."""
 
 
 class ResultStored(Frame, frozen=True, kw_only=True, tag="stored"):
@@ -53,6 +60,14 @@ class ResultStored(Frame, frozen=True, kw_only=True, tag="stored"):
 
 class RequestStatus(Frame, frozen=True, kw_only=True, tag="status"):
     """Say who you are; answered with ExecutorStatus."""
+
+
+class OpenWorker(Frame, frozen=True, kw_only=True, tag="worker"):
+    """Start the worker that a signed stream grant (grant.py) asks for; answered with WorkerOpened."""
+
+    ref: str
+    """The agent's own name for this question."""
+    envelope: Envelope
 
 
 # --- executor to agent -----------------------------------------------------------------------------------------------
@@ -89,10 +104,18 @@ class DriftFound(Frame, frozen=True, kw_only=True, tag="drift_found"):
     report: DriftReport
 
 
+class HealthFound(Frame, frozen=True, kw_only=True, tag="health_found"):
+    """The answer to RequestHealth."""
+
+    report: HealthReport
+
+
 class TrustTaken(Frame, frozen=True, kw_only=True, tag="trust_taken"):
     """The bundle version the executor now believes; `error` when the offered one was refused."""
 
     version: int
+    ca_certificates: tuple[bytes, ...] = ()
+    """DER, of the bundle that it believes: whom the agent may take for the controller."""
     error: ErrorBody | None = None
 
 
@@ -109,6 +132,20 @@ class ExecutorStatus(Frame, frozen=True, kw_only=True, tag="executor_status"):
     quarantine: str = ""
     """Why the executor takes no jobs (a rollback failed, the journal is corrupt); empty when it does."""
     modules: dict[str, str] = msgspec.field(default_factory=dict)
+    ca_certificates: tuple[bytes, ...] = ()
+    """As in TrustTaken."""
+    seq_gaps: tuple[int, ...] = ()
+    """Job numbers below `last_seq` that never arrived; the newest few."""
+    has_room: bool = True
+    """False: the node's disk is full, and jobs are refused."""
+
+
+class WorkerOpened(Frame, frozen=True, kw_only=True, tag="worker_opened"):
+    """A worker listens at `socket_path` for a few seconds; `error` when there is none."""
+
+    ref: str
+    socket_path: str = ""
+    error: ErrorBody | None = None
 
 
 class Complaint(Frame, frozen=True, kw_only=True, tag="complaint"):
@@ -117,8 +154,20 @@ class Complaint(Frame, frozen=True, kw_only=True, tag="complaint"):
     error: ErrorBody
 
 
-ToExecutor = SubmitJob | CancelLocal | SubmitTrust | RequestDrift | ResultStored | RequestStatus
-FromExecutor = JobAccepted | JobProgress | JobFinished | DriftFound | TrustTaken | ExecutorStatus | Complaint
+ToExecutor = (
+    SubmitJob | CancelLocal | SubmitTrust | RequestDrift | RequestHealth | ResultStored | RequestStatus | OpenWorker
+)
+FromExecutor = (
+    WorkerOpened
+    | JobAccepted
+    | JobProgress
+    | JobFinished
+    | DriftFound
+    | HealthFound
+    | TrustTaken
+    | ExecutorStatus
+    | Complaint
+)
 
 _T = TypeVar("_T")
 _ENCODER = msgspec.msgpack.Encoder()

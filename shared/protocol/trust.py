@@ -73,6 +73,15 @@ def open_trust_bundle(envelope: Envelope, *, root_keys: Mapping[str, Ed25519Publ
         InvalidInputError: The content is no bundle.
     """
     payload, _ = verify_envelope(envelope, payload_type=TRUST_TYPE, keys=root_keys)
+    return decode_trust_bundle(payload)
+
+
+def decode_trust_bundle(payload: bytes) -> TrustBundle:
+    """Decode what was verified, or what one signed oneself.
+
+    Raises:
+        InvalidInputError: The content is no bundle.
+    """
     try:
         return _DECODER.decode(payload)
     except (msgspec.MsgspecError, ValueError) as error:

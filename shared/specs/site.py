@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import ClassVar, Final
 
 from shared.errors import InvalidInputError
@@ -10,8 +11,12 @@ from shared.specs.nginx_block import require_contained
 from shared.types.names import DomainName, ResourceKey, UnixName, parse_domain_name, parse_unix_name
 from shared.types.paths import RelativePath, parse_relative_path
 
+SITE_LOGS_DIR: Final = "/var/log/wcp360/sites"
+"""One folder for each account below it."""
 MAX_ALIASES: Final = 100
 MAX_DIRECTIVES_LENGTH: Final = 16_384
+_LONGEST_STEM: Final = 200
+"""A file name has 255 bytes at most, and rotation adds to it; a domain may have 253."""
 
 
 class SiteSpec(Spec, frozen=True, kw_only=True, tag="site"):
@@ -47,6 +52,18 @@ class SiteSpec(Spec, frozen=True, kw_only=True, tag="site"):
     @property
     def key(self) -> ResourceKey:
         return ResourceKey(f"site/{self.domain}")
+
+
+def site_file_stem(domain: str) -> str:
+    """A file name for a domain, shortened with a digest where the whole would be too long."""
+    if len(domain) <= _LONGEST_STEM:
+        return domain
+    return f"{domain[:160]}~{hashlib.sha256(domain.encode()).hexdigest()[:16]}"
+
+
+def site_log_name(domain: str, log: str) -> str:
+    """The file of a site's `access` or `error` log, in its account's folder below SITE_LOGS_DIR."""
+    return f"{site_file_stem(domain)}.{log}.log"
 
 
 def require_directives(text: str) -> str:

@@ -33,13 +33,15 @@ json_values = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text
 
 
 def frame_strategy(frame: type) -> st.SearchStrategy[typing.Any]:
-    hints = typing.get_type_hints(frame)
+    hints = typing.get_type_hints(frame, include_extras=True)
     fields = {field.name: hints[field.name] for field in msgspec.structs.fields(frame)}
     return st.builds(frame, **{name: field_strategy(kind) for name, kind in fields.items()})
 
 
 def field_strategy(kind: typing.Any) -> st.SearchStrategy[typing.Any]:
     origin = typing.get_origin(kind)
+    if origin is typing.Annotated:
+        return bounded_strategy(*typing.get_args(kind))
     if kind is int:
         return st.integers(-(2**62), 2**62)
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind is not Envelope:
@@ -51,6 +53,14 @@ def field_strategy(kind: typing.Any) -> st.SearchStrategy[typing.Any]:
     if origin in (typing.Union, getattr(__import__("types"), "UnionType", None)):
         return st.one_of(*(field_strategy(part) for part in typing.get_args(kind)))
     return st.from_type(kind)
+
+
+def bounded_strategy(kind: typing.Any, meta: msgspec.Meta) -> st.SearchStrategy[typing.Any]:
+    """Numbers keep their bounds; what else has a length is drawn shorter than any bound."""
+    if kind is int and isinstance(meta, msgspec.Meta):
+        low = meta.ge if meta.ge is not None else -(2**62)
+        return st.integers(low, meta.lt - 1 if meta.lt is not None else 2**62)
+    return field_strategy(kind)
 
 
 @pytest.mark.parametrize(("frame", "encode", "decode"), CASES)
