@@ -9,10 +9,19 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from agent.contract.workers import WorkerSide
 from agent.core.context import NodeContext
 from agent.core.journal import Journal
 from agent.core.registry import Registry
-from agent.core.server import IDLE_SECONDS, STATE_DIR, ExecutorConfig, default_allowed_uids, serve_executor
+from agent.core.reserve import Room
+from agent.core.server import (
+    IDLE_SECONDS,
+    STATE_DIR,
+    ExecutorConfig,
+    default_allowed_uids,
+    find_agent_gid,
+    serve_executor,
+)
 from agent.logs import configure_logging
 from agent.modules.account.module import MODULE as ACCOUNT
 from agent.modules.php.module import MODULE as PHP
@@ -22,6 +31,7 @@ from shared.errors import FleetError
 from shared.protocol.local import EXECUTOR_SOCKET
 
 CHECKPOINTS: Final = "checkpoints"
+GRANTS: Final = "grants"
 _STATE_MODE: Final = 0o700
 
 _log = logging.getLogger(__name__)
@@ -60,7 +70,7 @@ def clear_quarantine(state_dir: Path) -> int:
 async def _run(arguments: argparse.Namespace, state_dir: Path) -> int:
     registry = build_registry()
     host = RealHost(state_dir / CHECKPOINTS, tuple(registry.config_trees.values()))
-    journal = Journal(state_dir)
+    journal = Journal(state_dir, Room(state_dir))
     if journal.database.set_aside is not None:
         _log.error("the journal was corrupt; it lies in %s and a new one was begun", journal.database.set_aside)
     await host.prune_checkpoints(journal.ledger.list_undo_records())
@@ -71,6 +81,12 @@ async def _run(arguments: argparse.Namespace, state_dir: Path) -> int:
         idle_seconds=float(getattr(arguments, "idle_seconds", None) or IDLE_SECONDS),
     )
     try:
-        return await serve_executor(config, NodeContext(host=host, registry=registry, journal=journal))
+        workers = WorkerSide(
+            launcher=host.make_workers(find_agent_gid()),
+            peer_uids=tuple(sorted(config.allowed_uids)),
+            grants_dir=state_dir / GRANTS,
+        )
+        node = NodeContext(host=host, registry=registry, journal=journal, workers=workers)
+        return await serve_executor(config, node)
     finally:
         await host.close()

@@ -41,6 +41,8 @@ class UnitFact(msgspec.Struct, frozen=True, kw_only=True):
     is_running: bool
     is_enabled: bool
     has_failed: bool = False
+    changed_at: float = 0.0
+    """When it last started, stopped or reloaded, seconds since the epoch; 0: not known."""
 
 
 class HomeFact(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +125,10 @@ class Probe(Protocol):
     async def slice(self, uid: int) -> SliceFact: ...
 
     async def has_processes(self, uid: int) -> bool: ...
+
+    async def find_config_fault(self, tree: str) -> str | None:
+        """What the service's validator says against what lies live in a ConfigTree; None: nothing."""
+        ...
 
     async def http_get(self, *, host_name: str, path: str) -> HttpFact | None:
         """GET http://host_name/path from the node's own web server on 127.0.0.1:80 (5 s); None when nothing answers.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from agent.contract.actions import AnyAction
+from agent.contract.actions import AnyAction, PublishConfig
 from agent.contract.facts import Probe
 
 UndoRecord = bytes
@@ -37,6 +37,10 @@ class Host(Probe, Protocol):
         Raises:
             CommandError, ConfigTestError, FactError: It could not be brought back; the host needs an operator.
         """
+        ...
+
+    async def find_refusal(self, action: PublishConfig) -> str | None:
+        """What the service's validator would say against a publication now; None: nothing. Changes nothing live."""
         ...
 
     async def diff(self, action: AnyAction, *, is_whole: bool = False) -> str:

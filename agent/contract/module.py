@@ -13,8 +13,10 @@ import msgspec
 
 from agent.contract.actions import Action, ConfigTree
 from agent.contract.facts import Probe
+from shared.protocol.health import ModuleHealth
 from shared.protocol.job import Proof
 from shared.specs.base import Presence, Spec
+from shared.specs.module import ModuleSpec
 
 SpecT = TypeVar("SpecT", bound=Spec)
 FactsT = TypeVar("FactsT")
@@ -75,6 +77,18 @@ class Converger(Protocol[SpecT, FactsT]):
         ...
 
 
+class HealthReader(Protocol):
+    """Knows how one module's service is doing."""
+
+    async def check_health(self, spec: ModuleSpec, probe: Probe) -> ModuleHealth:
+        """Look. Changes nothing, and may be called at any time while the module is enabled.
+
+        Raises:
+            FactError: Something could not be read.
+        """
+        ...
+
+
 class Module(msgspec.Struct, frozen=True, kw_only=True):
     """A module as core sees it."""
 
@@ -84,3 +98,5 @@ class Module(msgspec.Struct, frozen=True, kw_only=True):
     """For ModuleSpec: the module's own packages, main configuration and services."""
     convergers: tuple[Converger[Any, Any], ...] = ()
     config_trees: tuple[ConfigTree, ...] = ()
+    health: HealthReader | None = None
+    """None: its health is whether `host.verify` is content."""

@@ -45,12 +45,14 @@ class Connection:
 
     async def serve(self) -> None:
         """Answer until the agent closes or talks nonsense."""
-        unsubscribe = self._executor.subscribe(self._put)
-        sender = asyncio.create_task(self._send_waiting())
+        unstored, unsubscribe = self._executor.listen(self._put)
+        sender = asyncio.create_task(self._send_all(unstored))
         try:
             while (frame := await self._read_frame()) is not None:
                 for answer in self._executor.answer(frame):
                     self._put(answer)
+                # What is in the buffer already is read without waiting: the others have a turn now.
+                await asyncio.sleep(0)
         except ProtocolError as error:
             sender.cancel()
             await self.complain(error.code, error.message)
@@ -73,15 +75,12 @@ class Connection:
         Raises:
             ProtocolError: It is too large, no frame, or was cut or stalled in the middle.
         """
-        try:
-            prefix = await self._reader.readexactly(LENGTH_BYTES)
-        except asyncio.IncompleteReadError as error:
-            if not error.partial:
-                return None
-            raise ProtocolError("the frame was cut", code="bad_frame") from error
-        length = decode_length(prefix)
+        first = await self._reader.read(1)
+        if not first:
+            return None
         try:
             async with asyncio.timeout(BODY_SECONDS):
+                length = decode_length(first + await self._reader.readexactly(LENGTH_BYTES - 1))
                 body = await self._reader.readexactly(length)
         except (asyncio.IncompleteReadError, TimeoutError) as error:
             raise ProtocolError("the frame was cut", code="bad_frame") from error
@@ -96,7 +95,13 @@ class Connection:
         self._waiting.append(frame)
         self._has_waiting.set()
 
-    async def _send_waiting(self) -> None:
+    async def _send_all(self, unstored: list[str]) -> None:
+        """First what nobody has stored yet, one result at a time: together they may be larger than our memory."""
+        for job_id in unstored:
+            finished = self._executor.find_result(job_id)
+            if finished is not None:
+                self._writer.write(encode_fitting(finished))
+                await self._writer.drain()
         while True:
             await self._has_waiting.wait()
             self._has_waiting.clear()
@@ -113,6 +118,6 @@ def encode_fitting(frame: FromExecutor) -> bytes:
         if not isinstance(frame, JobFinished):
             return encode_local(Complaint(error=error_body(error)))
         short = msgspec.structs.replace(
-            frame.result, changes=(), resources=(), risks=("the explanation was too large",)
+            frame.result, changes=(), resources=(), commands=msgspec.UNSET, risks=("the explanation was too large",)
         )
         return encode_local(JobFinished(result=short))

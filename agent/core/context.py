@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from agent.contract.host import Host
+from agent.contract.workers import WorkerSide
 from agent.core.journal import Journal
 from agent.core.ledger import Ledger
 from agent.core.registry import Registry
@@ -21,6 +23,10 @@ class NodeContext:
     journal: Journal
     now: Callable[[], float] = time.time
     """Seconds since the epoch."""
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+    """Between two tries of an undo."""
+    workers: WorkerSide | None = None
+    """What streams need; None: this host has none."""
 
     @property
     def ledger(self) -> Ledger:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 from agent.core.acceptance import JobArguments, decode_arguments, effective_now, require_generation, require_time
 from agent.core.boundary import error_body
 from agent.core.context import NodeContext
+from agent.core.database import JournalBrokenError
 from agent.core.drift import DriftCheck
+from agent.core.health import read_health
 from agent.core.identity import Identity, TrustStore
 from agent.core.intake import Intake
 from agent.core.lanes import Lanes
+from agent.core.merged_requests import MergedRequests
 from agent.core.planning import plan_targets
+from agent.core.progress import make_reporter
 from agent.core.reconciler import Convergence, Reconciler
 from agent.core.records import Applied, JobRow
 from agent.core.recovery import quarantine, recover
+from agent.core.streams import WorkerGate
 from agent.core.watch import CancelledByRequestError, Watch
-from shared.errors import FleetError, RefusedError, RollbackError
+from shared.errors import FleetError, RefusedError, RollbackError, UnavailableError
 from shared.protocol.job import (
     DriftRequest,
     ErrorBody,
@@ -34,9 +39,11 @@ from shared.protocol.local import (
     DriftFound,
     ExecutorStatus,
     FromExecutor,
+    HealthFound,
     JobFinished,
-    JobProgress,
+    OpenWorker,
     RequestDrift,
+    RequestHealth,
     RequestStatus,
     ResultStored,
     SubmitJob,
@@ -45,9 +52,6 @@ from shared.protocol.local import (
     TrustTaken,
 )
 from shared.specs.manifest import NODE_SUBJECT, Manifest, manifest_digest
-
-PROGRESS_SECONDS: Final = 0.5
-"""At most two a second for a job (frames.Progress)."""
 
 PRUNE_EVERY: Final = 100
 """Stored results; what is old goes at the start too, but a busy executor may not start again for days."""
@@ -69,6 +73,11 @@ class Executor:
         self._reconciler = Reconciler(node)
         self._drift = DriftCheck(node, self._reconciler, self._lanes)
         self._intake = Intake(node.journal, identity, trust)
+        self._gate = WorkerGate(node=node, identity=identity, trust=trust)
+        self._drift_requests = MergedRequests(self._report_drift, self._spawn)
+        self._health_requests = MergedRequests(self._report_health, self._spawn)
+        self.on_broken: Callable[[FleetError], None] = lambda _error: None
+        """Told when the journal can take nothing more: the process must end, and the next one recover."""
         self._listeners: set[Listener] = set()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._watches: dict[str, Watch] = {}
@@ -97,6 +106,16 @@ class Executor:
         """Nothing runs; results that were not stored yet wait on disk."""
         return not self._tasks and not self._other_tasks
 
+    def listen(self, listener: Listener) -> tuple[list[str], Callable[[], None]]:
+        """Hand the listener every coming frame; returns the jobs whose results nobody has stored, and the way out."""
+        self._listeners.add(listener)
+        return self._journal.list_unstored_ids(), lambda: self._listeners.discard(listener)
+
+    def find_result(self, job_id: str) -> JobFinished | None:
+        """The result of a job, as long as it is remembered."""
+        row = self._journal.find_job(job_id)
+        return None if row is None or row.result is None else JobFinished(result=row.result)
+
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Hand the listener the results that nobody has stored yet, then every coming frame; returns the way out."""
         self._listeners.add(listener)
@@ -108,7 +127,22 @@ class Executor:
     # --- frames ---------------------------------------------------------------------------------------------------
 
     def answer(self, frame: ToExecutor) -> tuple[FromExecutor, ...]:
-        """Take one frame; what is answered at once. Results, progress and drift reports go to the listeners."""
+        """Take one frame; what is answered at once. Results, progress and drift reports go to the listeners.
+
+        Raises:
+            JournalBrokenError: Nothing more can be answered; the process ends.
+        """
+        try:
+            return self._react(frame)
+        except UnavailableError as error:
+            # A full disk: what was not remembered comes again.
+            _log.warning("%s could not be taken in: %s", type(frame).__name__, error)
+            return ()
+        except JournalBrokenError as error:
+            self._give_up(error)
+            raise
+
+    def _react(self, frame: ToExecutor) -> tuple[FromExecutor, ...]:  # noqa: PLR0911 - one for each kind of frame
         match frame:
             case SubmitJob():
                 return self._submit(frame)
@@ -121,13 +155,19 @@ class Executor:
                 self._prune_now_and_then()
                 return ()
             case RequestDrift():
-                self._spawn(self._report_drift(frame.subjects))
+                self._drift_requests.add(frame.subjects, may_repair=frame.may_repair)
+                return ()
+            case RequestHealth():
+                self._health_requests.add()
                 return ()
             case RequestStatus():
                 return (self._status(),)
+            case OpenWorker():
+                self._spawn(self._open_worker(frame))
+                return ()
 
     def _submit(self, frame: SubmitJob) -> tuple[FromExecutor, ...]:
-        accepted, result = self._intake.take(frame.envelope, now=self._effective_now())
+        accepted, result = self._intake.take(frame.envelope, now=self._effective_now(), floor=self._floor())
         self._schedule_waiting()
         return (accepted,) if result is None else (accepted, JobFinished(result=result))
 
@@ -135,10 +175,9 @@ class Executor:
         version = 0 if self._trust.bundle is None else self._trust.bundle.version
         try:
             bundle = self._trust.take(frame.envelope, now=self._effective_now())
-            self._journal.note_controller_time(bundle.issued_at)
         except FleetError as error:
-            return TrustTaken(version=version, error=error_body(error))
-        return TrustTaken(version=bundle.version)
+            return TrustTaken(version=version, ca_certificates=self._trust.ca_certificates, error=error_body(error))
+        return TrustTaken(version=bundle.version, ca_certificates=bundle.ca_certificates)
 
     def _cancel(self, job_id: str) -> tuple[FromExecutor, ...]:
         row = self._journal.find_job(job_id)
@@ -172,12 +211,21 @@ class Executor:
             cluster_id="" if identity is None else identity.cluster_id,
             running_jobs=len(self._journal.list_unfinished()),
             quarantine=self._journal.quarantine,
+            has_room=self._journal.database.room.has_room(),
             modules=self._node.registry.versions,
+            ca_certificates=self._trust.ca_certificates,
+            seq_gaps=self._journal.seq_gaps(),
         )
 
-    async def _report_drift(self, subjects: tuple[str, ...]) -> None:
-        report, _ = await self._drift.check(subjects, may_repair=True)
+    async def _report_drift(self, subjects: tuple[str, ...], may_repair: bool) -> None:  # noqa: FBT001 - a callback
+        report, _ = await self._drift.check(subjects, may_repair=may_repair)
         self._tell(DriftFound(report=report))
+
+    async def _report_health(self, _subjects: tuple[str, ...], _may_repair: bool) -> None:  # noqa: FBT001 - a callback
+        self._tell(HealthFound(report=await read_health(self._node)))
+
+    async def _open_worker(self, frame: OpenWorker) -> None:
+        self._tell(await self._gate.open(frame, now=self._effective_now()))
 
     # --- jobs -----------------------------------------------------------------------------------------------------
 
@@ -195,17 +243,30 @@ class Executor:
         self._tasks = {job_id: other for job_id, other in self._tasks.items() if other is not task}
 
     async def _run(self, row: JobRow) -> None:
-        """Run one job to its end; whatever happens, it has a result."""
-        result: JobResult | None
+        """Run one job to its end; whatever happens, it has a result, from this process or from the next."""
         try:
-            result = await self._run_in_lane(row)
-        except RollbackError as error:
-            result = quarantine(self._node, error, job_id=row.job_id)
-        except Exception as error:  # noqa: BLE001 - the executor's boundary: a job always ends in a result
-            result = self._end_with(row, error)
+            result = await self._run_to_its_end(row)
+        except (JournalBrokenError, UnavailableError) as error:
+            self._give_up(error)
+            return
         if result is not None:
             _log.info("job ended: %s%s", result.state.value, _reason_of(result), extra=_ids_of(row))
             self._tell(JobFinished(result=result))
+
+    async def _run_to_its_end(self, row: JobRow) -> JobResult | None:
+        try:
+            return await self._run_in_lane(row)
+        except JournalBrokenError:
+            raise
+        except RollbackError as error:
+            return quarantine(self._node, error, job_id=row.job_id)
+        except Exception as error:  # noqa: BLE001 - the executor's boundary: a job always ends in a result
+            return self._end_with(row, error)
+
+    def _give_up(self, error: FleetError) -> None:
+        """The journal takes nothing more, so nothing more may be done: what is half done the next process undoes."""
+        _log.error("the executor cannot go on: %s", error, exc_info=error)
+        self.on_broken(error)
 
     def _end_with(self, row: JobRow, error: Exception) -> JobResult | None:
         """The result of a job that ended in an error of its own; one that left a transaction open is a broken node."""
@@ -232,7 +293,7 @@ class Executor:
             return None if self._journal.quarantine else await self._execute(job, arguments)
 
     async def _execute(self, job: Job, arguments: JobArguments) -> JobResult:
-        watch = self._watches[job.job_id] = Watch(self._reporter(job.job_id))
+        watch = self._watches[job.job_id] = Watch(make_reporter(job.job_id, self._tell))
         try:
             self._journal.start_job(job.job_id)
             _log.info("job started: %s %s", job.action, job.resource_key, extra=_ids_of(job))
@@ -301,32 +362,21 @@ class Executor:
     # --- small things ---------------------------------------------------------------------------------------------
 
     def _effective_now(self) -> float:
-        return effective_now(self._node.now(), self._journal.controller_time)
+        return effective_now(self._floor(), self._journal.controller_time)
+
+    def _floor(self) -> float:
+        """Not earlier than the newest trust bundle, whatever the clock here says."""
+        bundle = self._trust.bundle
+        return effective_now(self._node.now(), 0.0 if bundle is None else bundle.issued_at)
 
     def _tell(self, frame: FromExecutor) -> None:
         for listener in tuple(self._listeners):
             listener(frame)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
         self._other_tasks.add(task)
         task.add_done_callback(self._other_tasks.discard)
-
-    def _reporter(self, job_id: str) -> Callable[[int, int, str], None]:
-        """Progress of one job, thinned out."""
-        loop = asyncio.get_running_loop()
-        number = 0
-        silent_until = 0.0
-
-        def report(done: int, total: int, message: str) -> None:
-            nonlocal number, silent_until
-            if loop.time() < silent_until:
-                return
-            number += 1
-            silent_until = loop.time() + PROGRESS_SECONDS
-            self._tell(JobProgress(job_id=job_id, number=number, done=done, total=total, message=message))
-
-        return report
 
     def _failed(self, row: JobRow, code: str, message: str, *, state: JobState) -> JobResult:
         return JobResult(

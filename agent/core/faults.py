@@ -1,22 +1,18 @@
-"""Places where the process may be made to die, so that tests can sweep every crash. Without the variable: nothing.
-
-`WCP360_FAULT=step.after_apply:3` ends the process without any clean-up when that place is reached for the third time.
-(The idea is the failpoint of databases; docs/architecture.md, faults.)
-"""
+"""The places of the executor where tests make it die (shared/faults.py)."""
 
 from __future__ import annotations
 
-import os
 from typing import Final
 
-from shared.errors import BugError
+from shared.faults import EXIT_STATUS, VARIABLE, FaultPoints
 
-VARIABLE: Final = "WCP360_FAULT"
-EXIT_STATUS: Final = 137
-"""What a shell reports for a process that was killed with SIGKILL."""
+__all__ = ["EXIT_STATUS", "POINTS", "VARIABLE", "at"]
 
 POINTS: Final = (
+    "trust.before_write",
     "trust.before_rename",
+    "trust.after_rename",
+    "trust.after_sync",
     "job.before_journal",
     "job.after_journal",
     "job.after_start",
@@ -40,22 +36,10 @@ POINTS: Final = (
     "recovery.before",
     "recovery.after_unwind",
     "recovery.after",
+    "database.before_commit",
+    "database.after_commit",
+    "database.after_soft",
 )
-"""Every place there is, in the order in which a job passes them."""
+"""Every place there is, in the order in which a job passes them; the last three are around every journal write."""
 
-_hits: dict[str, int] = {}
-
-
-def at(name: str) -> None:
-    """Die here if the environment says so."""
-    if name not in POINTS:
-        raise BugError(f"fault point {name!r} is not listed")
-    wanted = os.environ.get(VARIABLE)
-    if not wanted:
-        return
-    wanted_name, _, count = wanted.partition(":")
-    if wanted_name != name:
-        return
-    _hits[name] = _hits.get(name, 0) + 1
-    if _hits[name] >= int(count or "1"):
-        os._exit(EXIT_STATUS)
+at = FaultPoints(POINTS).at

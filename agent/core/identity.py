@@ -76,6 +76,11 @@ class TrustStore:
         except (OSError, msgspec.MsgspecError, RefusedError, InvalidInputError):
             return None
 
+    @property
+    def ca_certificates(self) -> tuple[bytes, ...]:
+        """DER of the authorities that this node believes; none without a bundle."""
+        return () if self.bundle is None else self.bundle.ca_certificates
+
     def require_valid(self, envelope: Envelope, *, now: float) -> TrustBundle:
         """Judge an offered bundle without taking it.
 
@@ -97,16 +102,19 @@ class TrustStore:
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     """Replace a file of our own state: temporary file, fsync, rename, fsync of the folder."""
     temporary = path.with_name(f".{path.name}.new")
+    faults.at("trust.before_write")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
-    try:
-        os.write(descriptor, content)
+    with os.fdopen(descriptor, "wb") as stream:
+        # Not os.write: on a disk that is nearly full it writes a part and calls that a success.
+        stream.write(content)
+        stream.flush()
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
     faults.at("trust.before_rename")
     temporary.rename(path)
+    faults.at("trust.after_rename")
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+    faults.at("trust.after_sync")

@@ -6,6 +6,7 @@ be played again: it is either remembered or too old.
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,9 +14,10 @@ import msgspec
 
 from agent.core import faults
 from agent.core.acceptance import CLOCK_TOLERANCE_SECONDS
-from agent.core.database import Database
+from agent.core.database import Database, decode_stored
 from agent.core.ledger import Ledger
 from agent.core.records import JobRow
+from agent.core.reserve import Room
 from shared.errors import BugError
 from shared.protocol.job import Job, JobMode, JobResult, JobState
 
@@ -32,8 +34,9 @@ _ENCODER = msgspec.msgpack.Encoder()
 class Journal:
     """Jobs and the executor's own few facts; `ledger` holds transactions and what the node has."""
 
-    def __init__(self, state_dir: Path | None) -> None:
-        self.database = Database(state_dir / JOURNAL_FILE if state_dir is not None else None)
+    def __init__(self, state_dir: Path | None, room: Room | None = None) -> None:
+        """Open it; `room` where a reserve is kept for a full disk."""
+        self.database = Database(state_dir / JOURNAL_FILE if state_dir is not None else None, room)
         self.ledger = Ledger(self.database)
 
     def close(self) -> None:
@@ -67,13 +70,8 @@ class Journal:
 
     @property
     def controller_time(self) -> float:
-        """Highest time of the controller ever seen, seconds since the epoch."""
+        """The controller's time in the newest job, by number: seconds since the epoch."""
         return float(self._get("controller_time") or "0")
-
-    def note_controller_time(self, at: float) -> None:
-        """Remember a signed time; an earlier one changes nothing."""
-        if at > self.controller_time:
-            self._put("controller_time", repr(at))
 
     @property
     def last_seq(self) -> int:
@@ -85,12 +83,25 @@ class Journal:
         """Every job up to this number was settled and forgotten."""
         return int(self._get("low_watermark") or "0")
 
+    @property
+    def _first_seq(self) -> int:
+        """Where this journal begins: what came before it is no gap, the journal before it may have had it."""
+        return int(self._get("first_seq") or "1")
+
     def seq_gaps(self) -> tuple[int, ...]:
-        """Numbers below `last_seq` that never arrived: somebody in between dropped them. At most MAX_REPORTED_GAPS."""
+        """Numbers below `last_seq` that never arrived: somebody in between dropped them. The newest MAX_REPORTED_GAPS.
+
+        The newest, because numbers that were withdrawn before they were sent stay gaps until the watermark passes them.
+        """
+        watermark, last = max(self.low_watermark, self._first_seq - 1), self.last_seq
         pruned = {int(value) for value in (self._get("pruned_seqs") or "").split(",") if value}
-        present = {row[0] for row in self.database.rows("SELECT seq FROM jobs")} | pruned
-        gaps = (seq for seq in range(self.low_watermark + 1, self.last_seq) if seq not in present)
-        return tuple(seq for seq, _ in zip(gaps, range(MAX_REPORTED_GAPS), strict=False))
+        pruned = {seq for seq in pruned if seq > watermark}
+        count = self.database.row("SELECT COUNT(*) FROM jobs WHERE seq > ?", watermark)
+        if count is not None and count[0] + len(pruned) >= last - watermark:
+            return ()  # asked with every heartbeat, so the usual answer is a cheap one
+        present = {row[0] for row in self.database.rows("SELECT seq FROM jobs WHERE seq > ?", watermark)} | pruned
+        gaps = (seq for seq in range(last - 1, watermark, -1) if seq not in present)
+        return tuple(sorted(itertools.islice(gaps, MAX_REPORTED_GAPS)))
 
     def _get(self, key: str) -> str | None:
         row = self.database.row("SELECT value FROM meta WHERE key = ?", key)
@@ -121,8 +132,13 @@ class Journal:
                 None if refusal is None else _ENCODER.encode(refusal),
                 refusal is not None,
             )
+            if job.seq > self.last_seq:
+                # The newest word counts, also when it is an earlier one: the controller's clock was put right. An old
+                # job cannot do that, for its number is an old one.
+                self._put("controller_time", repr(job.issued_at))
+            if self.last_seq == 0:
+                self._put("first_seq", str(job.seq))
             self._put("last_seq", str(max(job.seq, self.last_seq)))
-            self.note_controller_time(job.issued_at)
         faults.at("job.after_journal")
 
     def find_job(self, job_id: str) -> JobRow | None:
@@ -149,6 +165,11 @@ class Journal:
     def list_unstored(self) -> list[JobRow]:
         """Jobs with a result that the agent has not stored yet."""
         return self._list("result IS NOT NULL AND NOT is_stored")
+
+    def list_unstored_ids(self) -> list[str]:
+        """The same jobs' ids, for whoever takes one result after the other."""
+        sql = "SELECT job_id FROM jobs WHERE result IS NOT NULL AND NOT is_stored ORDER BY seq"
+        return [row[0] for row in self.database.rows(sql)]
 
     def start_job(self, job_id: str) -> None:
         """It runs now."""
@@ -220,6 +241,6 @@ def _job_row(row: tuple[Any, ...]) -> JobRow:
         payload=payload,
         attempts=attempts,
         is_cancel_requested=bool(is_cancel_requested),
-        result=None if result is None else _RESULT.decode(result),
+        result=None if result is None else decode_stored(_RESULT, result),
         is_stored=bool(is_stored),
     )

@@ -9,7 +9,7 @@ import msgspec
 
 from agent.contract.actions import AnyAction
 from agent.contract.host import UndoRecord
-from agent.core.database import Database
+from agent.core.database import Database, decode_stored
 from agent.core.records import Applied, Draft, Holding, StepRow, StepState, TransactionRow, TransactionState
 from shared.specs.base import Presence
 from shared.specs.manifest import DriftPolicy
@@ -71,7 +71,13 @@ class Ledger:
             resource,
         )
         return [
-            StepRow(number=number, resource=name, action=_ACTION.decode(action), undo=undo, state=StepState(state))
+            StepRow(
+                number=number,
+                resource=name,
+                action=decode_stored(_ACTION, action),
+                undo=undo,
+                state=StepState(state),
+            )
             for number, name, action, undo, state in rows
         ]
 
@@ -147,7 +153,7 @@ class Ledger:
     def holdings(self, subject: str) -> dict[str, Holding]:
         """Resource key to what holds for it."""
         rows = self._database.rows("SELECT key, holding FROM holdings WHERE subject = ? ORDER BY key", subject)
-        return {key: _HOLDING.decode(raw) for key, raw in rows}
+        return {key: decode_stored(_HOLDING, raw) for key, raw in rows}
 
     def find_owner(self, key: str, *, other_than: str) -> str | None:
         """Another subject that holds this resource."""
@@ -194,5 +200,5 @@ def _transaction_row(row: tuple[Any, ...]) -> TransactionRow:
         subject=subject,
         job_id=job_id,
         state=TransactionState(state),
-        draft=None if draft is None else _DRAFT.decode(draft),
+        draft=None if draft is None else decode_stored(_DRAFT, draft),
     )

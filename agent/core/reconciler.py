@@ -12,19 +12,20 @@ from typing import cast
 
 import msgspec
 
-from agent.contract.actions import AnyAction
+from agent.contract.actions import AnyAction, PublishConfig, ReloadUnit
 from agent.contract.module import Plan
 from agent.core import faults
 from agent.core.boundary import attempt, error_body
 from agent.core.context import NodeContext
-from agent.core.explanation import explain, list_reloads
+from agent.core.explanation import cut_diff, explain, list_reloads
 from agent.core.planning import Target, find_missing_need, find_remaining_user
 from agent.core.records import Applied, Deferred
 from agent.core.sealing import finish, require_verified
 from agent.core.transaction import Transaction, describe_step
 from agent.core.watch import CancelledByRequestError, Watch
 from agent.core.work import Work, judge
-from shared.errors import BugError, ConflictError
+from agent.system.recording import Recorder, current_recorder, recording
+from shared.errors import BugError, ConfigTestError, ConflictError
 from shared.protocol.job import ErrorBody, JobResult, JobState, ResourceOutcome, ResourceReport
 from shared.specs.base import Presence
 
@@ -67,7 +68,10 @@ class Reconciler:
         Raises:
             RollbackError: An undo failed; the transaction is broken and nothing was stored.
         """
-        work = self._start(request)
+        with recording() as recorder:
+            return await self._converge(request, self._start(request, recorder), watch)
+
+    async def _converge(self, request: Convergence, work: Work, watch: Watch) -> JobResult:
         transaction = Transaction(self._node, subject=request.subject, job_id=request.job_id)
         try:
             async with asyncio.timeout(request.max_runtime_seconds):
@@ -95,8 +99,9 @@ class Reconciler:
         state, error = judge(result.resources)
         return msgspec.structs.replace(result, state=state, error=error, finished_at=self._node.now())
 
-    def _start(self, request: Convergence) -> Work:
+    def _start(self, request: Convergence, recorder: Recorder | None = None) -> Work:
         work = Work(
+            commands=recorder.runs if recorder is not None else [],
             job_id=request.job_id or "",
             generation=request.generation,
             started_at=self._node.now(),
@@ -136,6 +141,8 @@ class Reconciler:
         """Make one resource as it should be, or undo it and park it."""
         changes_before = len(work.changes)
         actions_before = len(work.actions)
+        if (recorder := current_recorder()) is not None:
+            recorder.resource = target.key
 
         async def bring() -> None:
             plan = await self._plan(request, work, target)
@@ -153,9 +160,10 @@ class Reconciler:
         if target.is_essential:
             raise _SubjectFailedError(target.key, failure) from failure
         await transaction.unwind(target.key)
+        attempted = cut_diff("".join(change.diff for change in work.changes[changes_before:]))
         del work.changes[changes_before:]
         del work.actions[actions_before:]
-        work.park(target, error_body(failure))
+        work.park(target, error_body(failure), diff=attempted)
 
     async def _plan(self, request: Convergence, work: Work, target: Target) -> Plan:
         """Observe and plan one resource, and put it into words."""
@@ -207,10 +215,23 @@ class Reconciler:
         except Exception as error:  # noqa: BLE001 - the executor's boundary: a bug in one resource is that one's
             work.park(target, error_body(error))
             return
+        if not request.shows_whole_files and (refusal := await self._find_refusal(plan)) is not None:
+            work.park(target, error_body(refusal))
+            return
         outcome = ResourceOutcome.UNCHANGED
         if plan.actions:
             outcome = ResourceOutcome.REMOVED if target.presence is Presence.ABSENT else ResourceOutcome.CHANGED
         work.reports.append(ResourceReport(key=target.key, outcome=outcome, note=plan.noop_reason))
+
+    async def _find_refusal(self, plan: Plan) -> Exception | None:
+        """What a validator would say where that can be known: of configuration that needs nothing else of the plan."""
+        actions = typed_actions(plan)
+        if not actions or not all(isinstance(action, PublishConfig | ReloadUnit) for action in actions):
+            return None
+        for action in actions:
+            if isinstance(action, PublishConfig) and (words := await self._node.host.find_refusal(action)) is not None:
+                return ConfigTestError(words, context={"tree": action.tree})
+        return None
 
     async def _abort(self, request: Convergence, work: Work, transaction: Transaction, error: Exception) -> JobResult:
         """Undo everything and say why."""
@@ -223,6 +244,7 @@ class Reconciler:
             generation=request.generation,
             changes=tuple(work.changes),
             resources=tuple(work.reports),
+            commands=tuple(work.commands) or msgspec.UNSET,
             error=body,
             is_rolled_back=True,
             started_at=work.started_at,

@@ -8,10 +8,11 @@ from typing import Final
 from agent.core import faults
 from agent.core.boundary import error_body
 from agent.core.context import NodeContext
+from agent.core.database import JournalBrokenError
 from agent.core.records import JobRow, TransactionRow, TransactionState
 from agent.core.sealing import finish
 from agent.core.transaction import unwind
-from shared.errors import RollbackError
+from shared.errors import InvalidInputError, RollbackError
 from shared.protocol.job import ErrorBody, JobResult, JobState, Semantics, decode_job
 
 MAX_ATTEMPTS: Final = 5
@@ -24,7 +25,10 @@ async def recover(node: NodeContext) -> None:
     """Bring host and journal into agreement; afterwards no transaction is open and no job is started."""
     journal = node.journal
     transactions = [row for row in journal.ledger.list_transactions() if row.state is not TransactionState.BROKEN]
-    started = [row for row in journal.list_unfinished() if row.state is JobState.STARTED]
+    unfinished = journal.list_unfinished()
+    for row in unfinished:
+        _require_readable(row)
+    started = [row for row in unfinished if row.state is JobState.STARTED]
     if not transactions and not started:
         return
     faults.at("recovery.before")
@@ -37,6 +41,18 @@ async def recover(node: NodeContext) -> None:
         if row.state is JobState.STARTED:
             _settle(node, row)
     faults.at("recovery.after")
+
+
+def _require_readable(row: JobRow) -> None:
+    """Its bytes were verified when they came; if they make no sense now, the file was damaged since.
+
+    Raises:
+        JournalBrokenError: They do not.
+    """
+    try:
+        decode_job(row.payload)
+    except InvalidInputError as error:
+        raise JournalBrokenError(f"the job {row.job_id[:80]} in the journal cannot be read") from error
 
 
 async def _carry_on(node: NodeContext, row: TransactionRow) -> None:

@@ -45,6 +45,10 @@ class Registry:
         """Name to configuration tree, of all modules."""
         return dict(self._trees)
 
+    def find_module(self, name: str) -> Module | None:
+        """The module of this name."""
+        return self._modules.get(name)
+
     def require_converger(self, spec: AnySpec) -> Converger[Any, Any]:
         """The one that knows this kind of spec.
 

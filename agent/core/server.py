@@ -19,8 +19,10 @@ import msgspec
 from agent.core import sdnotify
 from agent.core.connection import Connection
 from agent.core.context import NodeContext
+from agent.core.database import JournalBrokenError
 from agent.core.executor import Executor
 from agent.core.identity import TrustStore, load_identity
+from shared.errors import FleetError
 from shared.protocol.local import EXECUTOR_SOCKET
 
 AGENT_USER: Final = "wcp-agent"
@@ -59,6 +61,14 @@ def default_allowed_uids() -> frozenset[int]:
     return frozenset(uids)
 
 
+def find_agent_gid() -> int:
+    """The group of the agent's user; our own where there is no such user."""
+    try:
+        return pwd.getpwnam(AGENT_USER).pw_gid
+    except KeyError:
+        return os.getegid()
+
+
 def build_executor(node: NodeContext, state_dir: Path) -> Executor:
     """An executor with the identity and the trust that lie in its state folder.
 
@@ -75,6 +85,13 @@ async def serve_executor(config: ExecutorConfig, node: NodeContext) -> int:
     sdnotify.notify("READY=1")
     executor = build_executor(node, config.state_dir)
     stop = asyncio.Event()
+    broken: list[FleetError] = []
+
+    def end_broken(error: FleetError) -> None:
+        broken.append(error)
+        stop.set()
+
+    executor.on_broken = end_broken
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
@@ -84,11 +101,16 @@ async def serve_executor(config: ExecutorConfig, node: NodeContext) -> int:
         listening = sdnotify.take_passed_socket() or listen_at(config.socket_path)
         await ExecutorServer(executor, config).serve(listening, stop)
         sdnotify.notify("STOPPING=1")
-        await executor.stop(grace_seconds=STOP_SECONDS)
+        await executor.stop(grace_seconds=0.0 if broken else STOP_SECONDS)
+    except JournalBrokenError as error:
+        _log.exception("the journal makes no sense; it is set aside")
+        broken.append(error)
+        node.journal.database.declare_broken()
     finally:
         alive.cancel()
         node.journal.close()
-    return 0
+    # Not 0: systemd starts the next one at once, and that one checks the journal and recovers.
+    return 1 if broken else 0
 
 
 def listen_at(path: Path) -> socket.socket:
@@ -153,7 +175,7 @@ class ExecutorServer:
             else:
                 _log.warning("refused a connection of uid %d", uid)
                 await connection.complain("wrong_peer", "only the agent may speak to the executor")
-        except (OSError, asyncio.CancelledError) as error:
+        except (OSError, FleetError, asyncio.CancelledError) as error:
             _log.debug("a connection ended: %r", error)
         finally:
             self._connections.discard(task)

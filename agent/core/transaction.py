@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from typing import Final
 
@@ -9,10 +10,14 @@ from agent.contract.actions import AnyAction
 from agent.core import faults
 from agent.core.boundary import attempt
 from agent.core.context import NodeContext
-from shared.errors import ApplyError, RollbackError
+from agent.core.database import DISK_FULL_CODE
+from agent.core.records import StepRow
+from shared.errors import ApplyError, RollbackError, UnavailableError
 
-UNDO_SECONDS: Final = 300.0
-"""Longest time for one undo (packages take a while); after that an operator must look."""
+UNDO_SECONDS: Final = 900.0
+"""Longest time for one undo, tries included (packages take a while); after that an operator must look."""
+UNDO_PAUSES_SECONDS: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Between tries of an undo whose helper (systemd, the bus) does not answer; the last one again and again."""
 
 _log = logging.getLogger(__name__)
 
@@ -57,9 +62,10 @@ async def unwind(node: NodeContext, transaction: int, resource: str | None = Non
         RollbackError: An undo failed or took too long. The transaction is marked broken; nothing after it was tried,
             because an older undo may rely on a newer one.
     """
+    node.journal.database.room.release_if_low()
     for step in node.ledger.list_undoable(transaction, resource):
         faults.at("undo.before")
-        failure = await attempt(node.host.undo(step.action, step.undo), timeout_seconds=UNDO_SECONDS)
+        failure = await attempt(_undo(node, step), timeout_seconds=UNDO_SECONDS)
         if failure is not None:
             node.ledger.mark_broken(transaction)
             name = describe_step(step.action)
@@ -72,6 +78,21 @@ async def unwind(node: NodeContext, transaction: int, resource: str | None = Non
         faults.at("undo.after_apply")
         node.ledger.mark_undone(step.number)
         faults.at("undo.after_mark")
+
+
+async def _undo(node: NodeContext, step: StepRow) -> None:
+    """Undo one step, again while what it needs does not answer: a restart of systemd must not quarantine the node."""
+    pauses = itertools.chain(UNDO_PAUSES_SECONDS, itertools.repeat(UNDO_PAUSES_SECONDS[-1]))
+    while True:
+        try:
+            await node.host.undo(step.action, step.undo)
+        except UnavailableError as error:
+            if error.code != DISK_FULL_CODE or not node.journal.database.room.release():
+                name, seconds = describe_step(step.action), next(pauses)
+                _log.warning("%s cannot be undone now (%s); again in %g s", name, error, seconds)
+                await node.pause(seconds)
+        else:
+            return
 
 
 def describe_step(action: AnyAction) -> str:

@@ -12,6 +12,7 @@ from agent.contract.module import Verification
 from agent.core.planning import Target
 from agent.core.records import Applied, Deferred, Draft, Holding
 from shared.protocol.job import (
+    CommandRun,
     ErrorBody,
     JobResult,
     JobState,
@@ -44,6 +45,8 @@ class Work:
     kept: list[Holding] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     deferred: list[Deferred] = field(default_factory=list)
+    commands: list[CommandRun] = field(default_factory=list)
+    """Filled by the recorder while the work goes on."""
 
     def add_change(self, change: PlannedChange) -> None:
         """Keep the explanation of one action; its diff only while the result still fits into a frame."""
@@ -52,10 +55,11 @@ class Work:
             change = msgspec.structs.replace(change, diff="(left out: the result would be too large)\n")
         self.changes.append(change)
 
-    def park(self, target: Target, error: ErrorBody) -> None:
-        """The resource failed, was undone, and stays as it was."""
+    def park(self, target: Target, error: ErrorBody, *, diff: str = "") -> None:
+        """The resource failed, was undone, and stays as it was. `diff`: what the change would have made of files."""
         self.parked.append(target)
-        self.reports.append(ResourceReport(key=target.key, outcome=ResourceOutcome.PARKED, error=error))
+        report = ResourceReport(key=target.key, outcome=ResourceOutcome.PARKED, error=error, diff=diff or msgspec.UNSET)
+        self.reports.append(report)
 
     def hold(self, target: Target, note: str) -> None:
         """The resource is left alone."""
@@ -80,6 +84,7 @@ class Work:
             resources=tuple(self.reports),
             proofs=tuple(self.proofs),
             reloads=reloads,
+            commands=tuple(self.commands) or msgspec.UNSET,
             risks=tuple(dict.fromkeys(self.risks)),
             started_at=self.started_at,
         )

@@ -3,26 +3,39 @@
 One committer for each tree. It takes all publications that wait, stages them together over the live files, and asks the
 service's validator once. A refusal is narrowed down by halving: what stands on what was accepted so far and is refused
 gets the validator's words; the others go live. There is never more than one test or reload in flight for a tree (nginx
-with 10,000 sites takes seconds for each).
+with 10,000 sites takes seconds for each). A validator that does not end is ended, and a batch has a time of its own, so
+that what hangs stops nobody for longer than an undo may take.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from agent.contract.actions import ConfigTree
-from agent.system import files
+from agent.contract.facts import Completed
+from agent.system import faults, files
 from agent.system.config_stage import Stage
-from agent.system.runner import run
+from agent.system.recording import Recorder, current_recorder, not_recording
+from agent.system.runner import TIMEOUT_EXIT_CODE, run
+from agent.system.threads import in_thread
 from agent.system.undo import PathKind
 from shared.errors import CommandError, ConfigTestError, FleetError, InvalidInputError, UnavailableError
+from shared.protocol.job import CommandPurpose
 
-VALIDATOR_TIMEOUT_SECONDS: Final = 120.0
+VALIDATOR_TIMEOUT_SECONDS: Final = 60.0
+"""nginx with 10,000 sites needs some seconds."""
+NARROWING_TIMEOUT_SECONDS: Final = 15.0
+"""For each test that looks for the publication that the validator hangs at."""
+BATCH_SECONDS: Final = 150.0
+"""For all tests of one batch. Shorter than an undo may take (agent.core.transaction): one may have to wait for it."""
+TIMEOUT_CODE: Final = "config_test_timeout"
 MAX_WORDS_CHARACTERS: Final = 4000
 
 
@@ -44,20 +57,44 @@ class _Waiting(msgspec.Struct, kw_only=True, eq=False):
     publication: Publication
     outcome: asyncio.Future[None]
     refusal: FleetError | None = None
+    recorder: Recorder | None = None
+    resource: str = ""
+    """For whom the validator runs, for the explanation of the job."""
+    is_abandoned: bool = False
+    """Nobody waits for it any more, so it shall not go live behind the back of whoever undoes it."""
+
+
+class _Tests(msgspec.Struct, kw_only=True):
+    """What is left of one batch's time."""
+
+    deadline: float
+    """By the monotonic clock."""
+    limit_seconds: float
 
 
 class Committer:
     """Publishes into one tree."""
 
-    def __init__(self, tree: ConfigTree, *, stage_root: Path, reload_unit: Reload) -> None:
+    def __init__(
+        self,
+        tree: ConfigTree,
+        *,
+        stage_root: Path,
+        reload_unit: Reload,
+        validator_seconds: float = VALIDATOR_TIMEOUT_SECONDS,
+    ) -> None:
         self.tree = tree
+        self._validator_seconds = validator_seconds
         self._stage = Stage(tree, stage_root)
         self._reload_unit = reload_unit
+        self._is_loaded: bool | None = None
+        """Whether the service has read what we wrote. None: a predecessor may have died before it had; recovery, which
+        comes before anything else, undoes what that one began, and so loads it."""
         self._waiting: list[_Waiting] = []
         self._worker: asyncio.Task[None] | None = None
 
-    async def publish(self, publication: Publication) -> None:
-        """Have these files live, judged and loaded.
+    async def publish(self, publication: Publication, *, is_undo: bool = False) -> None:
+        """Have these files live, judged and loaded. `is_undo`: they were so before.
 
         Raises:
             ConfigTestError: The validator refused them; none of them is live.
@@ -67,12 +104,25 @@ class Committer:
         for path in publication:
             if str(Path(path).parent) != self.tree.live_dir:
                 raise InvalidInputError(f"{path} does not lie in {self.tree.live_dir}", field="files")
-        waiting = _Waiting(publication=publication, outcome=asyncio.get_running_loop().create_future())
+        if self._is_loaded is None and not is_undo:
+            self._is_loaded = True
+        recorder = current_recorder()
+        waiting = _Waiting(
+            publication=publication,
+            outcome=asyncio.get_running_loop().create_future(),
+            recorder=recorder,
+            resource=recorder.resource if recorder is not None else "",
+        )
         self._waiting.append(waiting)
         if self._worker is None:
-            self._worker = asyncio.create_task(self._work())
-        # Who stops waiting does not stop the batch: others are in it.
-        await asyncio.shield(waiting.outcome)
+            with not_recording():  # it works for many jobs; each is told of its own tests
+                self._worker = asyncio.create_task(self._work())
+        try:
+            # Who stops waiting does not stop the batch: others are in it.
+            await asyncio.shield(waiting.outcome)
+        except asyncio.CancelledError:
+            waiting.is_abandoned = True
+            raise
 
     async def _work(self) -> None:
         try:
@@ -94,66 +144,124 @@ class Committer:
             self._waiting = []
 
     async def _commit(self, batch: Sequence[_Waiting]) -> None:
-        # What is live already needs no test (a repetition, the undo of what was refused); it is loaded with the rest.
+        # What is live already needs no test (a repetition, the undo of what was refused), nor does it wait for others'.
         unchanged = [waiting for waiting in batch if not await asyncio.to_thread(_differs, waiting.publication)]
         changes = [waiting for waiting in batch if waiting not in unchanged]
+        await self._load(unchanged, is_written=False)
+        tests = _Tests(deadline=time.monotonic() + BATCH_SECONDS, limit_seconds=self._validator_seconds)
         try:
-            accepted = unchanged + await self._settle([], changes)
+            accepted = await self._settle(tests, [], changes)
         finally:
-            await asyncio.to_thread(self._stage.remove)
+            await in_thread(self._stage.remove)
         for waiting in batch:
             if waiting.refusal is not None:
                 _fail(waiting, waiting.refusal)
-        live = [waiting for waiting in accepted if await self._go_live(waiting)]
+        faults.at("config.before_live")
+        await self._load([waiting for waiting in accepted if await self._go_live(waiting)])
+
+    async def _load(self, live: Sequence[_Waiting], *, is_written: bool = True) -> None:
+        """Have the service read what is live now, if it has not yet, and tell those who wait for it."""
         if not live:
             return
-        if self.tree.reload_unit is not None:
+        if is_written:
+            self._is_loaded = False
+        if self.tree.reload_unit is not None and not self._is_loaded:
+            faults.at("config.before_reload")
             await self._reload_unit(self.tree.reload_unit)
+            faults.at("config.after_reload")
+        self._is_loaded = True
         for waiting in live:
             if not waiting.outcome.done():
                 waiting.outcome.set_result(None)
 
-    async def _settle(self, accepted: list[_Waiting], candidates: Sequence[_Waiting]) -> list[_Waiting]:
+    async def _settle(self, tests: _Tests, accepted: list[_Waiting], candidates: Sequence[_Waiting]) -> list[_Waiting]:
         """Test candidates on top of what is accepted; the accepted afterwards. The refused know why."""
         if not candidates:
             return accepted
         together = [*accepted, *candidates]
         try:
-            await self._test(together, candidates)
+            await self._test(tests, together, candidates)
         except (ConfigTestError, CommandError) as error:
+            if error.code == TIMEOUT_CODE:
+                tests.limit_seconds = min(tests.limit_seconds, NARROWING_TIMEOUT_SECONDS)
             if len(candidates) == 1:
                 candidates[0].refusal = error
                 return accepted
             middle = len(candidates) // 2
-            accepted = await self._settle(accepted, candidates[:middle])
-            return await self._settle(accepted, candidates[middle:])
+            accepted = await self._settle(tests, accepted, candidates[:middle])
+            return await self._settle(tests, accepted, candidates[middle:])
         return together
 
-    async def _test(self, together: Sequence[_Waiting], candidates: Sequence[_Waiting]) -> None:
+    async def _test(self, tests: _Tests, together: Sequence[_Waiting], candidates: Sequence[_Waiting]) -> None:
         overlay: dict[str, bytes | None] = {}
         for waiting in together:
             for path, file in waiting.publication.items():
                 overlay[Path(path).name] = None if file is None else file.content
-        await asyncio.to_thread(self._stage.build, overlay)
+        await in_thread(partial(self._stage.build, overlay))
+        faults.at("config.after_stage")
         # A file that stands alone and passed before need not be tested again.
         new = {Path(path).name for waiting in candidates for path in waiting.publication}
         names = tuple(sorted(name for name in new if overlay[name] is not None))
         for argv in self._stage.commands(names):
-            completed = await run(argv, timeout_seconds=VALIDATOR_TIMEOUT_SECONDS, accepted_codes=range(256))
+            began_at = time.monotonic()
+            completed = await self._judge(tests, argv)
+            said = self._stage.translate(completed.stderr.strip() or completed.stdout)
+            _note_test(candidates, argv, completed.exit_code, time.monotonic() - began_at, said)
             if completed.exit_code != 0:
-                said = self._stage.translate(completed.stderr.strip() or completed.stdout)
                 raise ConfigTestError(
                     said[:MAX_WORDS_CHARACTERS] or f"{argv[0]} refused it without a word",
                     context={"tree": self.tree.name, "exit_code": completed.exit_code},
                 )
 
+        faults.at("config.after_test")
+
+    async def _judge(self, tests: _Tests, argv: tuple[str, ...]) -> Completed:
+        """Run the validator.
+
+        Raises:
+            ConfigTestError: It did not end in time (`config_test_timeout`), and was ended.
+            CommandError: It cannot be run.
+        """
+        seconds = min(tests.limit_seconds, tests.deadline - time.monotonic())
+        if seconds > 0:
+            try:
+                return await run(argv, timeout_seconds=seconds, accepted_codes=range(256))
+            except CommandError as error:
+                if error.exit_code != TIMEOUT_EXIT_CODE:
+                    raise
+        raise ConfigTestError(
+            f"{argv[0]} did not end in its time and was ended: nobody knows what it thinks of the change",
+            hint="Look what it waits for: run it by hand on the node.",
+            code=TIMEOUT_CODE,
+            context={"tree": self.tree.name},
+        )
+
     async def _go_live(self, waiting: _Waiting) -> bool:
+        if waiting.is_abandoned:
+            _fail(waiting, UnavailableError("nobody waited for it any more"))
+            return False
+        self._is_loaded = False
         try:
-            await asyncio.to_thread(_write_live, waiting.publication)
+            await in_thread(partial(_write_live, waiting.publication))
         except FleetError as error:
             _fail(waiting, error)
             return False
         return True
+
+
+def _note_test(
+    candidates: Sequence[_Waiting], argv: tuple[str, ...], exit_code: int, seconds: float, said: str
+) -> None:
+    for waiting in candidates:
+        if waiting.recorder is not None:
+            waiting.recorder.note(
+                argv,
+                exit_code=exit_code,
+                seconds=seconds,
+                output=said,
+                purpose=CommandPurpose.VALIDATOR,
+                resource=waiting.resource,
+            )
 
 
 def _differs(publication: Publication) -> bool:
@@ -173,8 +281,11 @@ def _write_live(publication: Publication) -> None:
             files.remove_file(path)
         else:
             files.write_file(path, file.content, uid=file.uid, gid=file.gid, mode=file.mode)
+        faults.at("config.after_file")
 
 
 def _fail(waiting: _Waiting, error: BaseException) -> None:
     if not waiting.outcome.done():
         waiting.outcome.set_exception(error if isinstance(error, FleetError) else UnavailableError(str(error)))
+        if waiting.is_abandoned:
+            waiting.outcome.exception()  # seen: asyncio need not say that nobody did

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from agent.contract.facts import PathFact
+from agent.system import faults
 from agent.system.paths import open_child_directory, opened_directory, opened_parent, sync_directory
 from agent.system.tree import remove_tree
 from agent.system.undo import PathKind, PathState
@@ -83,7 +84,11 @@ def readable(path: str) -> Iterator[None]:
 @contextlib.contextmanager
 def changeable(path: str) -> Iterator[None]:
     """Turn what the kernel says about changing a path into an UnavailableError that says what to look at."""
-    hints = {errno.ENOSPC: "The disk is full.", errno.EDQUOT: "A quota is used up.", errno.EROFS: "It is read-only."}
+    hints = {
+        errno.ENOSPC: "Make room on the node's disk.",
+        errno.EDQUOT: "A quota is used up.",
+        errno.EROFS: "It is read-only.",
+    }
     try:
         yield
     except OSError as error:
@@ -91,6 +96,7 @@ def changeable(path: str) -> Iterator[None]:
             f"{path} cannot be changed: {error.strerror}",
             hint=hints.get(error.errno or 0),
             context={"errno": error.errno},
+            code="disk_full" if error.errno == errno.ENOSPC else None,
         ) from error
 
 
@@ -173,24 +179,37 @@ def write_file(path: str, content: bytes, *, uid: int, gid: int, mode: int) -> N
         UnavailableError, FactError: It cannot be written; nothing changed.
     """
     with changeable(path), opened_parent(path) as (parent, name):
+        # First of all: what a crash left is cleared away also where nothing is to be written any more.
+        temporary = _clear_temporary(parent, name)
         if _is_same(parent, name, content, (uid, gid, mode)):
             return
-        temporary = _clear_temporary(parent, name)
+        faults.at("file.before_temporary")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(temporary, flags, 0o600, dir_fd=parent)
         try:
             with os.fdopen(descriptor, "wb") as stream:
+                faults.at("file.after_temporary")
                 stream.write(content)
                 stream.flush()
+                faults.at("file.after_write")
                 os.fchown(descriptor, uid, gid)
                 os.fchmod(descriptor, mode)
                 os.fsync(descriptor)
+            faults.at("file.after_sync")
             os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+            faults.at("file.after_rename")
         except BaseException:  # whatever happens, no temporary file stays; the error goes on
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=parent)
             raise
         sync_directory(parent)
+        faults.at("file.after_directory_sync")
+
+
+def clear_leftover(path: str) -> None:
+    """Remove the temporary file that a crash left beside a path."""
+    with changeable(path), contextlib.suppress(*_MISSING), opened_parent(path) as (parent, name):
+        _clear_temporary(parent, name)
 
 
 def _clear_temporary(parent: int, name: str) -> str:
@@ -222,8 +241,11 @@ def remove_file(path: str) -> None:
         try:
             with opened_parent(path) as (parent, name):
                 _clear_temporary(parent, name)
+                faults.at("unlink.before")
                 os.unlink(name, dir_fd=parent)
+                faults.at("unlink.after")
                 sync_directory(parent)
+                faults.at("unlink.after_sync")
         except _MISSING:
             return
 
@@ -235,12 +257,18 @@ def ensure_directory(path: str, *, uid: int, gid: int, mode: int) -> None:
         UnavailableError: Its parent is missing, or something else has its name.
     """
     with changeable(path), opened_parent(path) as (parent, name):
+        faults.at("directory.before")
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=parent)
+            faults.at("directory.after_make")
             sync_directory(parent)
+            faults.at("directory.after_sync")
         descriptor = open_child_directory(parent, name)
         try:
             set_rights(descriptor, uid=uid, gid=gid, mode=mode)
+            faults.at("directory.after_rights")
+            # Its own, too: the folder above keeps its name, not its owner and mode.
+            os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
@@ -305,5 +333,7 @@ def _restore_link(path: str, link: str, uid: int, gid: int) -> None:
         temporary = _clear_temporary(parent, name)
         os.symlink(link, temporary, dir_fd=parent)
         os.chown(temporary, uid, gid, dir_fd=parent, follow_symlinks=False)
+        faults.at("link.after_temporary")
         os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+        faults.at("link.after_rename")
         sync_directory(parent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from agent.contract.actions import (
@@ -17,10 +18,11 @@ from agent.contract.actions import (
     WriteFile,
 )
 from agent.system import files, storage, tree
-from agent.system.config_tree import Committer, LiveFile, Publication
+from agent.system.config_tree import TIMEOUT_CODE, Committer, LiveFile, Publication
 from agent.system.systemd import UNIT_DIRECTORIES, Systemd
+from agent.system.threads import in_thread
 from agent.system.undo import AnyUndo, Checkpoints, HomeUndo, NothingUndo, PathKind, PathState, PathsUndo
-from shared.errors import BugError, FactError
+from shared.errors import BugError, CommandError, ConfigTestError, FactError, UnavailableError
 from shared.specs.account import StorageDriver
 
 ActionT = TypeVar("ActionT", bound=Action)
@@ -72,7 +74,7 @@ class PathHandler(Generic[ActionT]):
 
     async def undo(self, action: ActionT, record: AnyUndo) -> None:  # noqa: ARG002 - the record has the path
         for path, state in expect(record, PathsUndo).paths.items():
-            await asyncio.to_thread(_restore, self._checkpoints, path, state)
+            await in_thread(partial(_restore, self._checkpoints, path, state))
             if path.startswith(UNIT_DIRECTORIES):
                 # Undo runs backwards: the plan's own daemon-reload was undone before its files were.
                 await self._systemd.daemon_reload()
@@ -91,34 +93,23 @@ class WriteFileHandler(PathHandler[WriteFile]):
     """WriteFile."""
 
     async def apply(self, action: WriteFile) -> None:
-        await asyncio.to_thread(
-            files.write_file,
-            action.path,
-            action.content.encode(),
-            uid=files.owner_id(action.owner),
-            gid=files.group_id(action.group),
-            mode=action.mode,
-        )
+        rights = {"uid": files.owner_id(action.owner), "gid": files.group_id(action.group), "mode": action.mode}
+        await in_thread(partial(files.write_file, action.path, action.content.encode(), **rights))
 
 
 class RemoveFileHandler(PathHandler[RemoveFile]):
     """RemoveFile."""
 
     async def apply(self, action: RemoveFile) -> None:
-        await asyncio.to_thread(files.remove_file, action.path)
+        await in_thread(partial(files.remove_file, action.path))
 
 
 class EnsureDirectoryHandler(PathHandler[EnsureDirectory]):
     """EnsureDirectory."""
 
     async def apply(self, action: EnsureDirectory) -> None:
-        await asyncio.to_thread(
-            files.ensure_directory,
-            action.path,
-            uid=files.owner_id(action.owner),
-            gid=files.group_id(action.group),
-            mode=action.mode,
-        )
+        rights = {"uid": files.owner_id(action.owner), "gid": files.group_id(action.group), "mode": action.mode}
+        await in_thread(partial(files.ensure_directory, action.path, **rights))
 
 
 class RemoveTreeHandler(NoUndo[RemoveTree]):
@@ -126,7 +117,7 @@ class RemoveTreeHandler(NoUndo[RemoveTree]):
 
     async def apply(self, action: RemoveTree) -> None:
         with files.changeable(action.path):
-            await asyncio.to_thread(tree.remove_tree, action.path)
+            await in_thread(partial(tree.remove_tree, action.path))
 
 
 class EnsureHomeHandler:
@@ -145,7 +136,7 @@ class EnsureHomeHandler:
         if before.state.kind is PathKind.ABSENT:
             await storage.remove_home(action.path)
             return
-        await asyncio.to_thread(files.restore_path, action.path, before.state, None)
+        await in_thread(partial(files.restore_path, action.path, before.state, None))
         home = await storage.read_home(action.path)
         if home is not None and home.driver is StorageDriver.BTRFS and home.quota_bytes != before.quota_bytes:
             await storage.set_quota(action.path, before.quota_bytes)
@@ -190,11 +181,18 @@ class PublishConfigHandler:
     async def undo(self, action: PublishConfig, record: AnyUndo) -> None:
         publication: Publication = {}
         for path, state in expect(record, PathsUndo).paths.items():
+            await in_thread(partial(files.clear_leftover, path))
             content = await asyncio.to_thread(self._checkpoints.content_of, state)
             if state.kind is PathKind.ABSENT:
                 publication[path] = None
             elif state.kind is PathKind.FILE and content is not None:
                 publication[path] = LiveFile(content=content, uid=state.uid, gid=state.gid, mode=state.mode)
             else:
-                await asyncio.to_thread(files.restore_path, path, state, content)
-        await self._committer(action).publish(publication)
+                await in_thread(partial(files.restore_path, path, state, content))
+        try:
+            await self._committer(action).publish(publication, is_undo=True)
+        except (CommandError, ConfigTestError) as error:
+            if isinstance(error, ConfigTestError) and error.code != TIMEOUT_CODE:
+                raise
+            # The service hangs or is restarting; what it had before is good for it, so it is worth another try.
+            raise UnavailableError(error.message, hint=error.hint, context=error.context) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from agent.contract.actions import (
     EndProcesses,
@@ -22,6 +23,7 @@ from agent.system.packages import Packages
 from agent.system.processes import Processes
 from agent.system.slices import Slices
 from agent.system.systemd import Systemd
+from agent.system.threads import in_thread
 from agent.system.undo import AnyUndo, Checkpoints, NothingUndo, PackagesUndo, SliceUndo, UnitUndo, UserUndo
 from agent.system.users import Users
 from shared.errors import InvalidInputError
@@ -180,7 +182,7 @@ class RemovePackagesHandler:
         await self._packages.install(before.names)
         for path, state in before.conffiles.items():
             content = await asyncio.to_thread(self._checkpoints.content_of, state)
-            await asyncio.to_thread(files.restore_path, path, state, content)
+            await in_thread(partial(files.restore_path, path, state, content))
 
 
 class EnsureUnitHandler:

@@ -29,7 +29,7 @@ from agent.contract.actions import (
 )
 from agent.contract.facts import HomeFact, HttpFact, PathFact, SliceFact, UnitFact, UserFact
 from agent.contract.host import UndoRecord
-from agent.system import files, handlers, handlers_system, http, storage
+from agent.system import config_check, files, handlers, handlers_system, http, storage
 from agent.system.config_tree import Committer
 from agent.system.diffs import diff_of
 from agent.system.packages import Packages
@@ -38,6 +38,7 @@ from agent.system.slices import Slices
 from agent.system.systemd import Systemd
 from agent.system.undo import Checkpoints, decode_undo, encode_undo
 from agent.system.users import Users
+from agent.system.workers import TransientWorkers
 from shared.specs.account import StorageDriver
 
 RUN_DIRECTORY: Final = Path("/run/wcp360-executor")
@@ -64,6 +65,10 @@ class RealHost:
         self._checkpoints = Checkpoints(checkpoint_dir)
         reload_unit = self._systemd.reload_if_running
         stage = run_directory / "stage"
+        self._trees = {tree.name: tree for tree in config_trees}
+        self._check_root = run_directory / "check"
+        self._plan_root = run_directory / "plan"
+        self._plan_lock = asyncio.Lock()
         committers = {tree.name: Committer(tree, stage_root=stage, reload_unit=reload_unit) for tree in config_trees}
         self._handlers = self._build_handlers(committers)
 
@@ -106,6 +111,10 @@ class RealHost:
         """Remove copies of files that none of these records (those of unfinished jobs) needs."""
         await asyncio.to_thread(self._checkpoints.prune, list(records))
 
+    def make_workers(self, agent_gid: int) -> TransientWorkers:
+        """What starts workers here; `agent_gid` is the group that may reach their sockets."""
+        return TransientWorkers(self._systemd, agent_gid=agent_gid)
+
     async def close(self) -> None:
         await self._systemd.bus.close()
 
@@ -147,6 +156,17 @@ class RealHost:
 
     async def has_processes(self, uid: int) -> bool:
         return bool(await self._processes.list_pids(uid))
+
+    async def find_refusal(self, action: PublishConfig) -> str | None:
+        known = self._trees.get(action.tree)
+        if known is None:
+            return None
+        async with self._plan_lock:  # one stage for all plans
+            return await config_check.find_refusal(known, self._plan_root, action)
+
+    async def find_config_fault(self, tree: str) -> str | None:
+        known = self._trees.get(tree)
+        return None if known is None else await config_check.find_fault(known, self._check_root)
 
     async def http_get(self, *, host_name: str, path: str) -> HttpFact | None:
         return await asyncio.to_thread(http.http_get, host_name, path)

@@ -234,6 +234,8 @@ class Packages:
 
     async def _run(self, what: str, commands: Sequence[TransientCommand], environment: Mapping[str, str]) -> None:
         # A node that lost power in the middle of dpkg refuses everything until this is done.
+        # Until it has ended well nobody knows what it left: the next change looks, and repairs.
+        self._is_settled = False
         words = ("env", "SYSTEMD_OFFLINE=1", "dpkg", "--force-confdef", "--force-confold", "--configure", "-a")
         await self._systemd.run_transient(
             f"apt-{what}",
@@ -241,6 +243,7 @@ class Packages:
             environment={**APT_ENVIRONMENT, **environment},
             timeout_seconds=INSTALL_TIMEOUT_SECONDS,
         )
+        self._is_settled = True
         # The maintainer scripts' own daemon-reload was ignored as well.
         await self._systemd.daemon_reload()
 

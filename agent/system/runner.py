@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 from agent.contract.facts import Completed
+from agent.system.recording import current_recorder
 from shared.errors import CommandError
 
 TRUSTED_DIRECTORIES: Final = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
@@ -31,6 +33,8 @@ NOT_FOUND_EXIT_CODE: Final = 127
 TIMEOUT_EXIT_CODE: Final = 124
 """Source: timeout(1), coreutils: the command timed out."""
 _CHUNK_BYTES: Final = 65_536
+KILL_SECONDS: Final = 10.0
+"""How long a killed program may take to be gone: one that hangs in the kernel (a dead disk) never is."""
 
 
 def resolve_program(name: str) -> str:
@@ -84,24 +88,19 @@ async def run(
     Raises:
         CommandError: It is not installed, did not end in time, or ended with another status.
     """
-    process = await asyncio.create_subprocess_exec(
-        resolve_program(argv[0]),
-        *argv[1:],
-        stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**ENVIRONMENT, **(environment or {})},
-        cwd="/",
-        start_new_session=True,
-    )
     is_late = False
+    began_at = time.monotonic()
+    process = await _start(resolve_program(argv[0]), argv[1:], environment or {}, has_stdin=stdin is not None)
     try:
         async with asyncio.timeout(timeout_seconds):
             stdout, stderr = await _talk(process, stdin)
     except TimeoutError:
         is_late, stdout, stderr = True, b"", f"ended after {timeout_seconds:g} s".encode()
+    except asyncio.CancelledError:
+        is_late = True
+        raise
     finally:
-        await _end(process)
+        await _end(process, is_late=is_late)
     exit_code = TIMEOUT_EXIT_CODE if is_late else (process.returncode or 0)
     completed = Completed(
         argv=tuple(argv),
@@ -109,12 +108,40 @@ async def run(
         stdout=stdout.decode(errors="replace"),
         stderr=stderr.decode(errors="replace"),
     )
+    if (recorder := current_recorder()) is not None:
+        said = completed.stderr.strip() or completed.stdout.strip()
+        recorder.note(argv, exit_code=exit_code, seconds=time.monotonic() - began_at, output=said)
     if is_late or exit_code not in accepted_codes:
         said = completed.stderr.strip() or completed.stdout.strip()
         raise CommandError(
             completed.argv, exit_code, said[-STDERR_TAIL_CHARACTERS:], hint=guess_cause(exit_code, argv[0])
         )
     return completed
+
+
+async def _start(
+    program: str, words: Sequence[str], environment: Mapping[str, str], *, has_stdin: bool
+) -> asyncio.subprocess.Process:
+    starting = asyncio.create_task(
+        asyncio.create_subprocess_exec(
+            program,
+            *words,
+            stdin=asyncio.subprocess.PIPE if has_stdin else asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**ENVIRONMENT, **environment},
+            cwd="/",
+            start_new_session=True,
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # It runs already when asyncio still gets ready to talk to it; asyncio itself would end it without its children.
+        await asyncio.wait({starting}, timeout=KILL_SECONDS)
+        if starting.done() and starting.exception() is None:
+            await _end(starting.result(), is_late=True)
+        raise
 
 
 async def _talk(process: asyncio.subprocess.Process, stdin: bytes | None) -> tuple[bytes, bytes]:
@@ -143,9 +170,15 @@ async def _read_capped(stream: asyncio.StreamReader) -> bytes:
     return bytes(kept)
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Leave nothing running: kills the program's whole session when it has not ended (time-out, cancellation)."""
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+async def _end(process: asyncio.subprocess.Process, *, is_late: bool) -> None:
+    """Leave nothing running: kills the program's whole group when it has not ended (time-out, cancellation).
+
+    Also when the program itself has ended: then a child of it holds its output open, and the group lives on with it.
+    """
+    if process.returncode is not None and not is_late:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(KILL_SECONDS):
+            await process.wait()

@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,7 @@ from agent.system import files
 from agent.system.cgroups import MOUNTINFO
 from agent.system.paths import opened_directory
 from agent.system.runner import run
+from agent.system.threads import in_thread
 from agent.system.tree import SUBVOLUME_INODE, mount_id, remove_tree
 from shared.errors import CommandError, ConflictError, FactError
 from shared.specs.account import StorageDriver
@@ -120,13 +122,8 @@ async def ensure_home(action: EnsureHome) -> None:
             await run(("btrfs", "subvolume", "create", action.path), timeout_seconds=BTRFS_TIMEOUT_SECONDS)
         elif not (await asyncio.to_thread(_look, action.path))[1]:
             raise ConflictError(f"{action.path} is no btrfs subvolume", code="home_not_subvolume")
-    await asyncio.to_thread(
-        files.ensure_directory,
-        action.path,
-        uid=files.owner_id(action.owner),
-        gid=files.group_id(action.group),
-        mode=action.mode,
-    )
+    rights = {"uid": files.owner_id(action.owner), "gid": files.group_id(action.group), "mode": action.mode}
+    await in_thread(partial(files.ensure_directory, action.path, **rights))
     if action.driver is StorageDriver.BTRFS:
         await set_quota(action.path, action.quota_bytes)
 
@@ -155,7 +152,7 @@ async def remove_home(path: str) -> None:
     if fact is not None and fact.kind == "directory" and (await asyncio.to_thread(_look, path))[1]:
         await _remove_subvolume(path)
     with files.changeable(path):
-        await asyncio.to_thread(remove_tree, path)
+        await in_thread(partial(remove_tree, path))
 
 
 async def _remove_subvolume(path: str) -> None:
@@ -170,7 +167,7 @@ async def _remove_subvolume(path: str) -> None:
         if "not empty" not in error.stderr_tail.lower():
             raise
         with files.changeable(path):
-            await asyncio.to_thread(remove_tree, path)
+            await in_thread(partial(remove_tree, path))
     if has_quotas:
         await _forget_quota_group(number, str(Path(path).parent))
 

@@ -14,7 +14,15 @@ import msgspec
 from dbus_fast import Variant
 
 from agent.contract.facts import UnitFact
-from agent.system.bus import NO_SUCH_UNIT, PROPERTIES, RELOAD_TIMEOUT_SECONDS, SERVICE, SystemdBus, SystemdError
+from agent.system.bus import (
+    NO_SUCH_UNIT,
+    PROPERTIES,
+    RELOAD_TIMEOUT_SECONDS,
+    SERVICE,
+    ConnectionLostError,
+    SystemdBus,
+    SystemdError,
+)
 from agent.system.handover import list_accepting_workers, wait_for_handover
 from agent.system.runner import ENVIRONMENT, STDERR_TAIL_CHARACTERS, resolve_program, run
 from shared.errors import CommandError, FleetError, UnavailableError
@@ -28,6 +36,10 @@ RUNNING_STATES: Final = frozenset({"active", "reloading", "refreshing"})
 ENABLED_STATES: Final = frozenset({"enabled", "enabled-runtime"})
 _JOURNAL_LINES: Final = 12
 _POLL_SECONDS: Final = 0.2
+JOB_ATTEMPTS: Final = 3
+STOP_SECONDS: Final = 30.0
+"""For a transient unit whose caller gives up; systemd kills what has not ended by then."""
+UNIT_EXISTS: Final = f"{SERVICE}.UnitExists"
 
 
 class TransientCommand(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +49,10 @@ class TransientCommand(msgspec.Struct, frozen=True, kw_only=True):
     is_failure_ignored: bool = False
 
 
+MICROSECONDS: Final = 1e6
+"""systemd counts time in them. Source: org.freedesktop.systemd1(5), StateChangeTimestamp."""
+
+
 def fact_of(properties: Mapping[str, str], file_state: str) -> UnitFact:
     """Judge what systemd says about a unit."""
     return UnitFact(
@@ -44,6 +60,7 @@ def fact_of(properties: Mapping[str, str], file_state: str) -> UnitFact:
         is_running=properties["ActiveState"] in RUNNING_STATES,
         is_enabled=file_state in ENABLED_STATES,
         has_failed=properties["ActiveState"] == "failed",
+        changed_at=int(properties.get("StateChangeTimestamp") or 0) / MICROSECONDS,
     )
 
 
@@ -113,12 +130,21 @@ class Systemd:
         await wait_for_handover(main_pid, old_workers)
 
     async def _require_done(self, member: str, unit: str) -> None:
-        result = await self.bus.run_job(member, "ss", [unit, "replace"])
+        result = await self._run_job(member, unit)
         if result not in {"done", "skipped"}:
             journal = await self._journal_tail(unit)
             raise CommandError(
                 ("systemd", member, unit), 1, journal or result, hint=f"systemd says: {result}; see its journal."
             )
+
+    async def _run_job(self, member: str, unit: str) -> str:
+        for _ in range(JOB_ATTEMPTS - 1):
+            try:
+                return await self.bus.run_job(member, "ss", [unit, "replace"])
+            except ConnectionLostError:
+                # Asked again, systemd joins us to the job that still runs, or finds that nothing is left to do.
+                await asyncio.sleep(_POLL_SECONDS)
+        return await self.bus.run_job(member, "ss", [unit, "replace"])
 
     async def _journal_tail(self, unit: str) -> str:
         # Not --boot: ProtectKernelTunables= shows a container's own boot id no longer, and nothing would match.
@@ -200,19 +226,56 @@ class Systemd:
         self._run_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         output.write_bytes(b"")
         properties = _transient_properties(name, commands, environment, timeout_seconds, str(output))
+        limit_seconds = timeout_seconds + RELOAD_TIMEOUT_SECONDS
+        rows = [[key, value] for key, value in properties.items()]
         try:
-            result = await self.bus.run_job(
-                "StartTransientUnit",
-                "ssa(sv)a(sa(sv))",
-                [unit, "fail", [[key, value] for key, value in properties.items()], []],
-                timeout_seconds=timeout_seconds + RELOAD_TIMEOUT_SECONDS,
-            )
+            is_done = await self._run_to_its_end(unit, [unit, "fail", rows, []], limit_seconds)
             said = output.read_text(encoding="utf-8", errors="replace")
-            if result != "done":
-                await self._raise_failed(unit, commands, said)
-            return said
+        except BaseException:
+            # Nobody waits for it any more (time is up, the job was cancelled): it must not run on while it is undone.
+            await self._stop_quietly(unit)
+            raise
         finally:
             output.unlink(missing_ok=True)
+        if not is_done:
+            await self._raise_failed(unit, commands, said)
+        return said
+
+    async def _run_to_its_end(self, unit: str, arguments: Sequence[Any], limit_seconds: float) -> bool:
+        """Start a transient unit and wait until it has ended; whether it ended well."""
+        try:
+            result = await self.bus.run_job(
+                "StartTransientUnit", "ssa(sv)a(sa(sv))", arguments, timeout_seconds=limit_seconds
+            )
+        except ConnectionLostError:
+            return await self._wait_for_end(unit, limit_seconds)
+        except SystemdError as error:
+            if error.name != UNIT_EXISTS:
+                raise
+            # Its name is random, so it is ours: the answer to the first call was lost.
+            return await self._wait_for_end(unit, limit_seconds)
+        return result == "done"
+
+    async def _wait_for_end(self, unit: str, limit_seconds: float) -> bool:
+        deadline = time.monotonic() + limit_seconds
+        while (properties := await self.properties(unit))["ActiveState"] in {"activating", "deactivating"}:
+            if time.monotonic() > deadline:
+                raise UnavailableError(f"{unit} did not end in time", code="systemd_unavailable")
+            await asyncio.sleep(_POLL_SECONDS)
+        # One that ended well is forgotten by systemd, one that failed stays until it is looked at.
+        return bool(properties["ActiveState"] != "failed")
+
+    async def _stop_quietly(self, unit: str) -> None:
+        """End a transient unit with all its processes; what it leaves half done is its caller's to repair."""
+
+        async def stop() -> None:
+            with contextlib.suppress(FleetError, TimeoutError):
+                async with asyncio.timeout(STOP_SECONDS + _POLL_SECONDS):
+                    await self.stop(unit)
+                await self.reset_failed(unit)
+
+        # In a task of its own: a second cancellation must not leave it running either.
+        await asyncio.shield(asyncio.create_task(stop()))
 
     async def wait_for_transients(self, name: str, *, timeout_seconds: float) -> None:
         """Wait until the commands that a dead executor left running in units of this name have ended.
@@ -247,6 +310,7 @@ def _transient_properties(
         "ExecStart": Variant("a(sasb)", rows),
         "Environment": Variant("as", variables),
         "TimeoutStartUSec": Variant("t", int(timeout_seconds * 1_000_000)),
+        "TimeoutStopUSec": Variant("t", int(STOP_SECONDS / 2 * 1_000_000)),
         # To a file that we remove: the journal need not keep pages of package names.
         "StandardOutputFileToAppend": Variant("s", output),
         "StandardErrorFileToAppend": Variant("s", output),

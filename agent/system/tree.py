@@ -11,6 +11,7 @@ import struct
 from pathlib import Path
 from typing import Final
 
+from agent.system import faults
 from agent.system.paths import open_child_directory, opened_parent, sync_directory
 from shared.errors import UnavailableError
 
@@ -57,6 +58,7 @@ def remove_tree(path: str) -> None:
                 os.rmdir(name, dir_fd=parent)
             else:
                 os.unlink(name, dir_fd=parent)
+            faults.at("tree.after_all")
             sync_directory(parent)
     except (FileNotFoundError, NotADirectoryError):
         return
@@ -98,6 +100,7 @@ def _unlink_until_directory(descriptor: int) -> str | None:
             if entry.is_dir(follow_symlinks=False):
                 return entry.name
             os.unlink(entry.name, dir_fd=descriptor)
+            faults.at("tree.after_unlink")
     return None
 
 

@@ -16,6 +16,7 @@ import msgspec
 
 from agent.contract.facts import UserFact
 from agent.contract.host import UndoRecord
+from agent.system import faults
 from shared.errors import FactError
 from shared.specs.account import ResourceLimits
 
@@ -136,24 +137,23 @@ class Checkpoints:
             return msgspec.structs.replace(state, content=content)
         digest = hashlib.sha256(content).hexdigest()
         target = self.directory / digest
-        if not target.exists():
+        if not self.directory.is_dir():
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _sync(self.directory.parent)
+        if not target.exists():
             temporary = self.directory / f"{digest}.{os.getpid()}.tmp"
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
             with os.fdopen(descriptor, "wb") as stream:
                 stream.write(content)
                 stream.flush()
                 os.fsync(descriptor)
+            faults.at("checkpoint.before_rename")
             temporary.rename(target)
-            self._sync()
+            faults.at("checkpoint.after_rename")
+        # Also one that was there: whoever put it there may have died before it was safe.
+        _sync(self.directory)
+        faults.at("checkpoint.after_sync")
         return msgspec.structs.replace(state, checkpoint=digest)
-
-    def _sync(self) -> None:
-        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def content_of(self, state: PathState) -> bytes | None:
         """Return a kept content; None where the state has none.
@@ -178,6 +178,15 @@ class Checkpoints:
             for path in self.directory.iterdir():
                 if path.name not in needed:
                     path.unlink(missing_ok=True)
+
+
+def _sync(directory: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _states(record: AnyUndo) -> Iterable[PathState]:

@@ -6,6 +6,7 @@ from agent.contract.facts import Probe
 from agent.contract.module import Module, Plan, Verification
 from agent.modules.php import layout
 from agent.modules.php.facts import PhpHostFacts, PoolFacts, read_php_host, read_pool
+from agent.modules.php.health import PhpHealth
 from agent.modules.php.plan_host import plan_host
 from agent.modules.php.plan_pool import plan_pool
 from shared.specs.base import Presence
@@ -69,4 +70,5 @@ MODULE = Module(
     host=PhpHostConverger(),
     convergers=(PoolConverger(),),
     config_trees=tuple(layout.config_tree(version) for version in layout.KNOWN_VERSIONS),
+    health=PhpHealth(),
 )

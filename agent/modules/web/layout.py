@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final
 
 from agent.contract.actions import ConfigTree
-from shared.specs.site import SiteSpec
+from shared.specs.site import SITE_LOGS_DIR as SITE_LOGS_DIR  # noqa: PLC0414 - templates name it by this module
+from shared.specs.site import SiteSpec, site_file_stem, site_log_name
 
 NGINX_DIR: Final = "/etc/nginx"
 MAIN_FILE: Final = "/etc/nginx/nginx.conf"
@@ -20,7 +20,6 @@ UNIT_DROP_IN_DIR: Final = "/etc/systemd/system/nginx.service.d"
 UNIT_DROP_IN: Final = "/etc/systemd/system/nginx.service.d/wcp360.conf"
 LOG_ROTATION_FILE: Final = "/etc/logrotate.d/wcp360-sites"
 LOGS_DIR: Final = "/var/log/wcp360"
-SITE_LOGS_DIR: Final = "/var/log/wcp360/sites"
 ACCOUNTS_DIR: Final = "/srv/accounts"
 RUN_DIR: Final = "/run/wcp360"
 PROBE_SOCKET: Final = "/run/wcp360/probe.sock"
@@ -48,19 +47,9 @@ MAIN_TREE: Final = ConfigTree(
 )
 """nginx.conf itself. It names every file by its absolute path, so it can be judged from anywhere."""
 
-_LONGEST_STEM: Final = 200
-"""A file name has 255 bytes at most, and rotation adds to it; a domain may have 253."""
-
-
-def file_stem(domain: str) -> str:
-    """A file name for a domain, shortened with a digest where the whole would be too long."""
-    if len(domain) <= _LONGEST_STEM:
-        return domain
-    return f"{domain[:160]}~{hashlib.sha256(domain.encode()).hexdigest()[:16]}"
-
 
 def site_file(domain: str) -> str:
-    return f"{SITES_DIR}/{file_stem(domain)}.conf"
+    return f"{SITES_DIR}/{site_file_stem(domain)}.conf"
 
 
 def home_dir(spec: SiteSpec) -> str:
@@ -88,8 +77,8 @@ def log_dir(spec: SiteSpec) -> str:
 
 
 def access_log(spec: SiteSpec) -> str:
-    return f"{log_dir(spec)}/{file_stem(spec.domain)}.access.log"
+    return f"{log_dir(spec)}/{site_log_name(spec.domain, 'access')}"
 
 
 def error_log(spec: SiteSpec) -> str:
-    return f"{log_dir(spec)}/{file_stem(spec.domain)}.error.log"
+    return f"{log_dir(spec)}/{site_log_name(spec.domain, 'error')}"

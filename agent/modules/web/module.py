@@ -10,6 +10,7 @@ from agent.contract.facts import HttpFact, Probe
 from agent.contract.module import Module, Plan, Verification
 from agent.modules.web import layout, render
 from agent.modules.web.facts import SiteFacts, WebHostFacts, read_site, read_web_host
+from agent.modules.web.health import WebHealth
 from agent.modules.web.plan_host import plan_host
 from agent.modules.web.plan_site import plan_site
 from shared.specs.base import Presence
@@ -155,4 +156,5 @@ MODULE = Module(
     host=WebHostConverger(),
     convergers=(SiteConverger(),),
     config_trees=(layout.SITES_TREE, layout.MAIN_TREE),
+    health=WebHealth(),
 )

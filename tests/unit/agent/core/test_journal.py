@@ -74,11 +74,26 @@ def test_prune_when_a_gap_is_very_old_passes_it(journal) -> None:
     assert journal.seq_gaps() == ()
 
 
-def test_note_controller_time_when_earlier_changes_nothing(journal) -> None:
-    journal.note_controller_time(bench.NOW)
-    journal.note_controller_time(bench.NOW - 5)
+def test_controller_time_when_an_older_number_comes_late_stays(journal) -> None:
+    add(journal, 2, issued_at=bench.NOW)
+    add(journal, 1, issued_at=bench.NOW - 5)
 
     assert journal.controller_time == bench.NOW
+
+
+def test_controller_time_when_the_newest_job_is_earlier_follows_it(journal) -> None:
+    """The controller's clock was days ahead, and was put right."""
+    add(journal, 1, issued_at=bench.NOW + 3 * 86_400, expires_at=bench.NOW + 4 * 86_400)
+    add(journal, 2, issued_at=bench.NOW)
+
+    assert journal.controller_time == bench.NOW
+
+
+def test_seq_gaps_when_the_journal_is_a_new_one_begin_with_its_first_job(journal) -> None:
+    for seq in (57, 58, 60):
+        add(journal, seq)
+
+    assert journal.seq_gaps() == (59,)
 
 
 def test_newest_queued_generation_counts_only_what_is_unfinished(journal) -> None:

@@ -155,11 +155,23 @@ async def test_publish_when_a_waiter_is_cancelled_the_others_still_finish(tmp_pa
     assert "kept.conf" in bench.names()
 
 
-async def test_publish_when_files_are_live_already_loads_without_a_test(tmp_path: Path) -> None:
+async def test_publish_when_files_are_live_and_loaded_does_neither_again(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     await bench.committer.publish(bench.file("a", "ok"))
 
     await bench.committer.publish(bench.file("a", "ok"))
+
+    assert bench.tests == 1
+    assert len(bench.reloads) == 1
+
+
+async def test_publish_when_files_of_a_dead_predecessor_are_live_loads_without_a_test(tmp_path: Path) -> None:
+    """It may have died between writing and the reload."""
+    bench = Bench(tmp_path)
+    await bench.committer.publish(bench.file("a", "ok"))
+    bench.committer._is_loaded = None
+
+    await bench.committer.publish(bench.file("a", "ok"), is_undo=True)
 
     assert bench.tests == 1
     assert len(bench.reloads) == 2
