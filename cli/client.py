@@ -6,6 +6,7 @@ import json
 import ssl
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from shared.version import __version__
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 HURRIED_TIMEOUT = httpx.Timeout(1.0)
 """For shell completion: a key press does not wait for a controller that does not answer."""
+STREAM_TIMEOUT = httpx.Timeout(60.0, connect=10.0, read=45.0)
+"""A stream shows a sign of life every 15 seconds; a line that is silent for three of them is dead."""
 DOCUMENT_PATH = "/schema/openapi.json"
 
 
@@ -84,6 +87,27 @@ class ApiClient:
         if response.status_code >= 400:
             raise _failure(response)
         return _decode(response)
+
+    def stream(self, method: str, path: str, *, query: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The objects of an answer that comes line by line, for as long as it lasts.
+
+        Raises:
+            CommandFailedError: The controller cannot be reached, answers 400 and up, goes silent, or sends no JSON.
+        """
+        if self._is_verbose:
+            _trace_request(f"{method} {self.profile.controller}{path}", query, None)
+        try:
+            with self._http.stream(method, path, params=query, timeout=STREAM_TIMEOUT) as response:
+                if response.status_code >= 400:
+                    response.read()
+                    raise _failure(response)
+                yield from (_parse_line(line) for line in response.iter_lines() if line.strip())
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise CommandFailedError(
+                f"the connection to {self.profile.controller} broke: {_reason_of(error)}",
+                exit_code=ExitCode.UNAVAILABLE,
+                hint=_connection_hint(str(error)),
+            ) from error
 
     def close(self) -> None:
         """Close the connections."""
@@ -166,6 +190,16 @@ def _decode(response: httpx.Response) -> Any:
             exit_code=ExitCode.BUG,
             hint="Is this the address of a WCP360 controller, and nothing in between?",
         ) from error
+
+
+def _parse_line(line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        raise CommandFailedError("the answer is not line by line JSON", exit_code=ExitCode.BUG)
+    return record
 
 
 def _failure(response: httpx.Response) -> CommandFailedError:

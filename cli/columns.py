@@ -16,6 +16,7 @@ WANTED: Mapping[str, tuple[str, ...]] = {
     "accounts": (
         "name", "state", "client_id", "package_id", "node_id", "observed_status", "is_converged", "observed_message",
     ),
+    "attention": ("id", "severity", "title", "node_name", "since", "is_muted", "dismissed_by"),
     "audit": ("at", "actor_name", "action", "target_name", "target"),
     "clients": ("name", "email", "accounts", "created_at"),
     "domains": ("name", "account_id", "is_automatic", "created_at"),
@@ -23,6 +24,7 @@ WANTED: Mapping[str, tuple[str, ...]] = {
     "enrolment-tokens": ("id", "name", "state", "approval", "roles", "allowed_networks", "failures", "expires_at"),
     "jobs": ("id", "state", "label", "node_id", "attempts", "error", "created_at"),
     "nodes": ("name", "state", "is_connected", "roles", "is_cordoned", "observed_status", "last_seen_at"),
+    "parked": ("id", "key", "node_id", "account_id", "code", "message", "since", "is_retrying"),
     "packages": ("name", "cpu_percent", "memory_bytes", "processes_max", "disk_bytes", "sites_max", "accounts"),
     "sites": ("domain", "account_id", "state", "php_version", "aliases", "document_root", "parked_message"),
     "tokens": ("name", "scopes", "created_at", "expires_at", "last_used_at"),

@@ -14,6 +14,7 @@ from cli.completion import complete_names
 from cli.document import Operation, Parameter, singular_of
 from cli.errors import CommandFailedError
 from cli.exit_codes import ExitCode
+from cli.following import FOLLOW, show_followed
 from cli.names import group_of, resolve_id
 from cli.render import open_console, print_list
 from cli.secret_input import is_secret, read_secret, read_text, secret_option
@@ -103,6 +104,9 @@ def call(session: Session, operation: Operation, values: dict[str, Any]) -> None
     path = _path(session, operation, values)
     if is_dry_run:
         query["dry_run"] = "true"
+    if query.get(FOLLOW):
+        show_followed(session, path, query)
+        return
     answer = session.client.request(operation.method, path, query=query, body=body)
     if values.get("switch_all"):
         answer = _rest_of(session, path, query, answer)

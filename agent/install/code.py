@@ -12,9 +12,14 @@ import msgspec
 
 from agent.link.setup_errors import ExitCode, SetupError
 
+CURRENT: Final = "current"
+"""The link that the agent and the executor run from."""
+UPDATER: Final = "updater"
+"""The link that the updater runs from: the last version that was proven."""
 KEEP_VERSIONS: Final = 2
 """The current one and the one before, to go back to."""
-_CONTENT: Final = ("agent", "shared", "lib", "bin", "units", "bundle.json")
+BUNDLE_CONTENT: Final = ("agent", "shared", "lib", "bin", "units", "bundle.json")
+"""What of a bundle is installed."""
 
 
 class BundleInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +28,7 @@ class BundleInfo(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     build: str
     """`VERSION-HASH` of the content: two builds of one version have different ones."""
+    capability: int = 1
 
 
 def read_bundle_info(bundle: Path) -> BundleInfo:
@@ -41,10 +47,10 @@ def read_bundle_info(bundle: Path) -> BundleInfo:
         ) from error
 
 
-def find_current_build(program_dir: Path) -> str | None:
-    """Which build the link points at."""
+def find_current_build(program_dir: Path, *, link: str = CURRENT) -> str | None:
+    """Which build a link points at."""
     try:
-        return (program_dir / "current").readlink().name
+        return (program_dir / link).readlink().name
     except OSError:
         return None
 
@@ -57,7 +63,7 @@ def ensure_version(bundle: Path, info: BundleInfo, program_dir: Path) -> bool:
     staging = target.with_name(f".{info.build}.new")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(mode=0o755)
-    for name in _CONTENT:
+    for name in BUNDLE_CONTENT:
         source = bundle / name
         if source.is_dir():
             shutil.copytree(source, staging / name, symlinks=False)
@@ -82,22 +88,31 @@ def _own_by_root(tree: Path) -> None:
                 os.chown(path, 0, 0)
 
 
-def ensure_current(program_dir: Path, build: str) -> bool:
-    """Point the link at a version in one step; True when it pointed elsewhere."""
-    if find_current_build(program_dir) == build:
+def ensure_current(program_dir: Path, build: str, *, link: str = CURRENT) -> bool:
+    """Point a link at a version in one step; True when it pointed elsewhere."""
+    if find_current_build(program_dir, link=link) == build:
         return False
-    staging = program_dir / ".current.new"
+    staging = program_dir / f".{link}.new"
     staging.unlink(missing_ok=True)
     staging.symlink_to(Path("versions") / build)
-    staging.replace(program_dir / "current")
+    staging.replace(program_dir / link)
     return True
 
 
+def sync_file(path: Path) -> None:
+    """Its content is on the disk afterwards."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def prune_versions(program_dir: Path) -> list[str]:
-    """Remove the oldest versions but the last KEEP_VERSIONS; never the current one. Returns the builds removed."""
-    current = find_current_build(program_dir)
+    """Remove the oldest versions but the last KEEP_VERSIONS; never one that a link points at. Returns the removed."""
+    linked = {find_current_build(program_dir), find_current_build(program_dir, link=UPDATER)}
     folders = sorted((program_dir / "versions").iterdir(), key=lambda folder: folder.stat().st_mtime, reverse=True)
-    others = [folder for folder in folders if folder.name != current]
+    others = [folder for folder in folders if folder.name not in linked]
     for folder in others[KEEP_VERSIONS - 1 :]:
         shutil.rmtree(folder)
     return [folder.name for folder in others[KEEP_VERSIONS - 1 :]]

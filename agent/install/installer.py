@@ -22,6 +22,8 @@ from shared.errors import InvalidInputError
 from shared.protocol.enrolment import parse_enrolment_token
 
 WELCOME_SECONDS: Final = 90.0
+UPDATE_STATE_FILE: Final = "state.json"
+"""agent.update.state.STATE_FILE, which builds on this package."""
 _POLL_SECONDS: Final = 0.2
 
 # After these the same request can still succeed: the controller may have it already, so the keys stay.
@@ -112,6 +114,9 @@ class Installer:
         code.ensure_version(self._options.bundle, info, self._paths.program_dir)
         if code.ensure_current(self._paths.program_dir, info.build):
             self._changes.append(f"agent {info.build}" + (f" in the place of {before}" if before else ""))
+        code.ensure_current(self._paths.program_dir, info.build, link=code.UPDATER)
+        # Whoever runs the installer has decided what runs here: an update that was interrupted is over.
+        (self._paths.updater_state_dir / UPDATE_STATE_FILE).unlink(missing_ok=True)
 
     async def _wait_for_welcome(self, outcome: EnrolmentOutcome) -> LinkStatus:
         """Until the agent says that the controller welcomed it.

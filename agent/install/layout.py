@@ -34,6 +34,8 @@ def list_directories(paths: NodePaths) -> tuple[Directory, ...]:
         Directory(paths.program_dir, 0o755),
         Directory(paths.program_dir / "versions", 0o755),
         Directory(paths.executor_state_dir, 0o700),
+        # Everybody may read how the last update ended; each other file has its own mode.
+        Directory(paths.updater_state_dir, 0o755),
         Directory(paths.agent_state_dir, 0o700, is_agents=True),
         Directory(paths.tls_dir, 0o700, is_agents=True),
         # Tenants pass through, and see neither the other names nor the logs of others.

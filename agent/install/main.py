@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import socket
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -16,6 +17,7 @@ from agent.install.layout import find_agent_user
 from agent.install.status import show_status
 from agent.install.uninstall import uninstall
 from agent.link.enrolment import Enroller, EnrolmentOptions
+from agent.link.enrolment_keys import prepare_request
 from agent.link.settings import NodePaths
 from agent.link.setup_errors import ExitCode, SetupError
 from shared.errors import FleetError
@@ -45,6 +47,13 @@ def run_enrol(arguments: argparse.Namespace) -> int:
 
 async def _enrol(arguments: argparse.Namespace) -> int:
     require_root()
+    if arguments.prepare:
+        csr_hash = prepare_request(NodePaths(), hostname=socket.gethostname(), owner=None)
+        _say(f"The hash of this machine's request: {csr_hash}")
+        _say(f"On the desk: wcp360 enrolment-tokens create --approval prestaged --csr-hash {csr_hash}")
+        return ExitCode.OK
+    if arguments.controller is None:
+        raise SetupError(ExitCode.USAGE, "--controller is needed", hint="Only --prepare goes without.")
     options = EnrolmentOptions(
         controller_url=arguments.controller,
         token=_take_token(),

@@ -72,7 +72,7 @@ async def remove_agent(paths: NodePaths, *, has_kept_accounts: bool = False) -> 
             path.unlink(missing_ok=True)
     else:
         _remove_tree(paths.config_dir)
-    for tree in (paths.agent_state_dir, paths.executor_state_dir, paths.runtime_dir):
+    for tree in (paths.agent_state_dir, paths.executor_state_dir, paths.updater_state_dir, paths.runtime_dir):
         _remove_tree(tree)
     _remove_tree(paths.root / "run/wcp360-executor")
     if not has_kept_accounts:

@@ -10,9 +10,17 @@ from agent.link.setup_errors import ExitCode, SetupError
 from agent.system.runner import run
 from shared.errors import CommandError
 
-UNITS: Final = ("wcp-executor.socket", "wcp-executor.service", "wcp-agent.service")
-STARTED_UNITS: Final = ("wcp-executor.socket", "wcp-agent.service")
-"""The executor itself is started by its socket."""
+UNITS: Final = (
+    "wcp-executor.socket",
+    "wcp-executor.service",
+    "wcp-agent.service",
+    "wcp-updater.socket",
+    "wcp-updater.service",
+)
+STARTED_UNITS: Final = ("wcp-executor.socket", "wcp-agent.service", "wcp-updater.socket")
+"""The executor and the updater themselves are started by their sockets."""
+ENABLED_UNITS: Final = (*STARTED_UNITS, "wcp-updater.service")
+"""The updater also looks at each boot whether an update was interrupted."""
 COMMAND_SECONDS: Final = 120.0
 
 
@@ -51,11 +59,11 @@ async def start_units(*, is_changed: bool) -> None:
     """
     try:
         await _systemctl("daemon-reload")
-        await _systemctl("enable", "--quiet", *STARTED_UNITS)
+        await _systemctl("enable", "--quiet", *ENABLED_UNITS)
         if is_changed:
             await _systemctl("reset-failed", *UNITS, accepted_codes=range(256))
-            await _systemctl("stop", "wcp-agent.service", "wcp-executor.service")
-            await _systemctl("restart", "wcp-executor.socket")
+            await _systemctl("stop", "wcp-agent.service", "wcp-executor.service", "wcp-updater.service")
+            await _systemctl("restart", "wcp-executor.socket", "wcp-updater.socket")
         await _systemctl("start", *STARTED_UNITS)
     except CommandError as error:
         raise SetupError(
@@ -70,7 +78,8 @@ async def remove_units(root: Path) -> list[str]:
     present = [name for name in UNITS if (unit_dir(root) / name).exists()]
     if present:
         # The socket first: it would start the executor again.
-        await _systemctl("disable", "--quiet", "--now", "wcp-executor.socket", accepted_codes=range(256))
+        for name in ("wcp-updater.socket", "wcp-updater.service", "wcp-executor.socket"):
+            await _systemctl("disable", "--quiet", "--now", name, accepted_codes=range(256))
         await _systemctl("disable", "--quiet", "--now", "wcp-agent.service", accepted_codes=range(256))
         await _systemctl("stop", *present, accepted_codes=range(256))
     for name in present:

@@ -23,6 +23,8 @@ class EndKind(enum.Enum):
 
     LOST = "lost"
     """The line or the controller went away, or never was there."""
+    DISTRUST = "distrust"
+    """The other side's certificate is of an authority that we do not know: an impostor, or we missed a change."""
     DRAINED = "drained"
     """The controller said goodbye and named a window."""
     REFUSED = "refused"

@@ -209,6 +209,8 @@ class Enroller:
         install_certificate(paths, reply.certificate_pem, owner=owner)
         write_private_file(paths.trust_bundle, reply.trust_bundle)
         write_private_file(paths.identity_json, identity)
+        # What the executor said of an earlier enrolment; from now on it says it of this one.
+        paths.authorities_pem.unlink(missing_ok=True)
         # The authority that the pin proved, not whatever else the answer may hold.
         write_private_file(paths.ca_pem, ca_pem.encode(), mode=0o644)
         write_private_file(paths.agent_toml, render_agent_toml(settings).encode(), mode=0o640, owner=readable)

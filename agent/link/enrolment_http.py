@@ -82,16 +82,30 @@ class ControllerClient:
         Raises:
             SetupError: Nobody answers, the answer is none, or the clocks differ too much for certificates to work.
         """
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        answer = self._request(context, "GET", "/ca.pem", None)
+        answer = self._get_unverified("/ca.pem")
         require_clock_in_step(answer.date, now=self._clock())
         if answer.status != http.client.OK:
             raise SetupError(
                 ExitCode.BAD_ANSWER, f"{self.endpoint} answered HTTP {answer.status} to /ca.pem: is it the controller?"
             )
         return answer.body
+
+    def fetch_unverified(self, path: str) -> bytes:
+        """GET from whoever answers: only for what proves itself.
+
+        Raises:
+            SetupError: Nobody answers, or the answer is none.
+        """
+        answer = self._get_unverified(path)
+        if answer.status != http.client.OK:
+            raise SetupError(ExitCode.BAD_ANSWER, f"{self.endpoint} answered HTTP {answer.status} to {path}")
+        return answer.body
+
+    def _get_unverified(self, path: str) -> Answer:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return self._request(context, "GET", path, None)
 
     def post_json(self, path: str, body: bytes, *, ca_pem: str) -> Answer:
         """POST with verification by exactly this authority.
@@ -197,6 +211,7 @@ _EXIT_OF_CODE: Final = {
     "token_malformed": ExitCode.TOKEN_MALFORMED,
     "wrong_network": ExitCode.WRONG_NETWORK,
     "enrolment_rejected": ExitCode.REJECTED,
+    "csr_not_expected": ExitCode.NOT_PRESTAGED,
 }
 _EXIT_OF_STATUS: Final = {401: ExitCode.TOKEN_UNKNOWN, 403: ExitCode.WRONG_NETWORK}
 

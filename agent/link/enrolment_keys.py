@@ -26,6 +26,8 @@ from agent.link.settings import NodePaths
 from agent.link.setup_errors import ExitCode, SetupError
 
 _PRIVATE_MODE: Final = 0o600
+_PREPARED: Final = "prepared\n"
+"""Stands before a request that was made before there was a token; whichever token comes is used with it."""
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -67,6 +69,8 @@ def ensure_node_keys(paths: NodePaths, *, token_id: str, hostname: str, owner: O
     kept, too (an ECDSA signature is different each time). Another token begins anew.
     """
     note = f"token {token_id}\n"
+    if paths.pending_key.exists() and _read_text(paths.pending_csr).startswith(_PREPARED):
+        note = _PREPARED
     if not (paths.pending_key.exists() and _read_text(paths.pending_csr).startswith(note)):
         key_pem, csr_pem = make_key_and_request(hostname)
         write_private_file(paths.pending_key, key_pem, owner=owner)
@@ -76,6 +80,22 @@ def ensure_node_keys(paths: NodePaths, *, token_id: str, hostname: str, owner: O
         csr_pem=_read_text(paths.pending_csr).removeprefix(note),
         sealing_public_key=_ensure_sealing_key(paths.sealing_key, owner),
     )
+
+
+def prepare_request(paths: NodePaths, *, hostname: str, owner: Owner | None) -> str:
+    """Make the key and the request before there is a token, or find those of an earlier call; the hash of the request.
+
+    An administrator gives the hash to a prestaged token, and then only this machine can use it.
+
+    Changes: the waiting key and request.
+    """
+    if not (paths.pending_key.exists() and _read_text(paths.pending_csr).startswith(_PREPARED)):
+        paths.tls_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        key_pem, csr_pem = make_key_and_request(hostname)
+        write_private_file(paths.pending_key, key_pem, owner=owner)
+        write_private_file(paths.pending_csr, _PREPARED.encode() + csr_pem, owner=owner)
+    pem = _read_text(paths.pending_csr).removeprefix(_PREPARED)
+    return hashlib.sha256(x509.load_pem_x509_csr(pem.encode()).public_bytes(Encoding.DER)).hexdigest()
 
 
 def make_key_and_request(name: str) -> tuple[bytes, bytes]:

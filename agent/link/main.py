@@ -13,12 +13,14 @@ from typing import Final
 
 from agent.link.dial import Dialer
 from agent.link.executor_client import UnixExecutorPort
+from agent.link.health import read_unit_states
 from agent.link.metrics import sample_accounts, sample_node
 from agent.link.renewal import Renewer
 from agent.link.service import LinkParts, LinkService, read_machine_identity
 from agent.link.settings import NodePaths, read_agent_settings
 from agent.link.spool import Spool
 from agent.link.status_file import StatusFile
+from agent.link.updates import Updates
 from agent.link.watchdog import Pulse, ServiceNotifier, feed_watchdog
 from agent.logs import configure_logging
 from shared.errors import FleetError
@@ -71,6 +73,8 @@ async def _run(paths: NodePaths) -> None:
         status_file=StatusFile(paths.status_json),
         notifier=notifier,
         pulse=pulse,
+        unit_states=read_unit_states,
+        updates=Updates(settings, paths),
     )
     tasks = [
         asyncio.create_task(LinkService(parts).run(), name="link"),

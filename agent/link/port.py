@@ -13,10 +13,14 @@ from shared.protocol.local import (
     DriftFound,
     ExecutorStatus,
     FromExecutor,
+    HealthFound,
     JobAccepted,
     JobFinished,
+    OpenWorker,
     RequestDrift,
+    RequestHealth,
     ToExecutor,
+    WorkerOpened,
 )
 
 Listener = Callable[[FromExecutor], Awaitable[None]]
@@ -54,6 +58,11 @@ class ExecutorPort(Protocol):
         ...
 
     @property
+    def is_connected(self) -> bool:
+        """Whether a question reaches it without starting it."""
+        ...
+
+    @property
     def open_jobs(self) -> frozenset[str]:
         """Jobs that the executor has and that have no result yet, as far as the link knows."""
         ...
@@ -73,8 +82,9 @@ class OpenWork:
     def __init__(self) -> None:
         self._accepted: set[str] = set()
         self._submitted: deque[OfferJob] = deque()
-        self._drift_count = 0
+        self._look_count = 0
         self._unknown_count = 0
+        self._worker_refs: set[str] = set()
 
     @property
     def jobs(self) -> frozenset[str]:
@@ -84,7 +94,7 @@ class OpenWork:
     @property
     def is_idle(self) -> bool:
         """Nothing is owed."""
-        return not (self._submitted or self._accepted or self._drift_count or self._unknown_count)
+        return not (self._submitted or self._accepted or self._look_count or self._unknown_count or self._worker_refs)
 
     def note_submitted(self, offer: OfferJob) -> None:
         """Remember a job that goes to the executor."""
@@ -92,8 +102,10 @@ class OpenWork:
 
     def note_sent(self, frame: ToExecutor) -> None:
         """Remember what a frame to the executor will be answered with."""
-        if isinstance(frame, RequestDrift):
-            self._drift_count += 1
+        if isinstance(frame, (RequestDrift, RequestHealth)):
+            self._look_count += 1
+        elif isinstance(frame, OpenWorker):
+            self._worker_refs.add(frame.ref)
 
     def note_received(self, frame: FromExecutor) -> FromExecutor:
         """Take an answer off the list; returns it, with the job's name if the executor could not know that."""
@@ -105,8 +117,10 @@ class OpenWork:
             if frame.result.job_id not in self._accepted:
                 self._unknown_count = max(0, self._unknown_count - 1)
             self._accepted.discard(frame.result.job_id)
-        elif isinstance(frame, DriftFound):
-            self._drift_count = max(0, self._drift_count - 1)
+        elif isinstance(frame, (DriftFound, HealthFound)):
+            self._look_count = max(0, self._look_count - 1)
+        elif isinstance(frame, WorkerOpened):
+            self._worker_refs.discard(frame.ref)
         elif isinstance(frame, ExecutorStatus):
             # The executor's word ends every doubt: results come before a status that no longer counts their jobs.
             if frame.running_jobs == 0:
@@ -126,4 +140,5 @@ class OpenWork:
         """Start over: after the executor went away only it knows what it still has, and it says so by itself."""
         self._accepted.clear()
         self._submitted.clear()
-        self._drift_count = self._unknown_count = 0
+        self._worker_refs.clear()
+        self._look_count = self._unknown_count = 0

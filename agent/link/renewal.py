@@ -8,17 +8,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
-from agent.link.backoff import REVOKED_SECONDS, spread_interval_seconds
+from agent.link.backoff import REVOKED_SECONDS, spread_interval_seconds, spread_window_seconds
 from agent.link.certificate import Validity, parse_validity
 from agent.link.dial import DialError
 from agent.link.ending import EndKind, SessionEnd
 from agent.link.settings import AgentSettings, NodePaths
 from shared.errors import FleetError, InvalidInputError
-from shared.protocol.renewal import RENEW_AFTER_SHARE
+from shared.protocol.enrolment import EnrolmentState
+from shared.protocol.renewal import RENEW_AFTER_SHARE, RenewalReply
 
 SPREAD_SHARE: Final = 0.1
 """Around half of the life, so that a fleet that was enrolled in one go does not renew in one go."""
@@ -27,10 +29,10 @@ LOOK_SECONDS: Final = 3600.0
 _SOONEST_SECONDS: Final = 1.0
 
 # The controller's stable codes for a node that it does not want. Source: controller/fleet/renewal.py, docs/errors.md.
-_REVOKED_CODES: Final = frozenset(("revoked", "certificate_unknown"))
+_REVOKED_CODES: Final = frozenset(("revoked", "certificate_unknown", "certificate_superseded", "wrong_machine"))
 _TOO_LATE_CODE: Final = "certificate_expired"
 
-Exchange = Callable[[AgentSettings, NodePaths], None]
+Exchange = Callable[[AgentSettings, NodePaths], RenewalReply]
 """Gets the next certificate and puts it in its place; raises FleetError or OSError. Runs in a thread."""
 
 _log = logging.getLogger(__name__)
@@ -56,10 +58,24 @@ def end_of_failed_renewal(expired: SessionEnd, error: Exception) -> SessionEnd:
     reason = error.message if isinstance(error, FleetError) else str(error)
     hint = f" ({error.hint})" if isinstance(error, FleetError) and error.hint else ""
     message = f"{expired.message}, and it could not be renewed: {reason}{hint}"
+    if isinstance(error, PendingRenewalError):
+        return SessionEnd(EndKind.EXPIRED, message, float(error.context["retry_after_seconds"]))
+    if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+        return SessionEnd(EndKind.DISTRUST, message)
     if code in _REVOKED_CODES:
         return SessionEnd(EndKind.REVOKED, message)
     # Only an administrator can change that it is too late, so it is asked rarely; all else passes by itself.
     return SessionEnd(EndKind.EXPIRED, message, REVOKED_SECONDS if code == _TOO_LATE_CODE else None)
+
+
+class PendingRenewalError(FleetError):
+    """An administrator has to decide first: the certificate ended too long ago."""
+
+    code = "renewal_pending"
+
+    def __init__(self, reply: RenewalReply) -> None:
+        words = f"it waits for approval; its six words are: {reply.fingerprint_words}"
+        super().__init__(words, hint="wcp360 nodes approve", context={"retry_after_seconds": reply.retry_after_seconds})
 
 
 class Renewer:
@@ -100,12 +116,23 @@ class Renewer:
         except (FleetError, OSError) as error:
             raise DialError(end_of_failed_renewal(expired, error)) from error
 
+    async def renew_now(self, within_seconds: float) -> None:
+        """Renew although it is not due, at a random moment within this time.
+
+        Raises:
+            FleetError, OSError: It did not work; the present certificate stays in use.
+        """
+        await asyncio.sleep(spread_window_seconds(within_seconds, _chance()))
+        await self._renew_if(lambda validity: validity.not_before)
+
     async def _renew_if(self, due_at: Callable[[Validity], datetime]) -> None:
         async with self._is_renewing:
             # Looked at under the lock: the timer and an attempt to connect may both have found it due.
             if self._clock() < due_at(self._read_validity()):
                 return
-            await asyncio.to_thread(self._exchange, self._settings, self._paths)
+            reply = await asyncio.to_thread(self._exchange, self._settings, self._paths)
+            if reply.state is EnrolmentState.PENDING:
+                raise PendingRenewalError(reply)
             self._chance = _chance()
         _log.info("the node's certificate was renewed; it lasts until %s", self._read_validity().not_after)
 
@@ -120,10 +147,10 @@ class Renewer:
         return next_look_seconds(due_at, self._clock(), _chance())
 
 
-def _exchange_for_real(settings: AgentSettings, paths: NodePaths) -> None:
+def _exchange_for_real(settings: AgentSettings, paths: NodePaths) -> RenewalReply:
     from agent.link.renewal_exchange import renew_once  # noqa: PLC0415 - see the top
 
-    renew_once(settings, paths)
+    return renew_once(settings, paths)
 
 
 def _chance() -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from pathlib import Path
 
@@ -11,17 +12,21 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
+from agent.link.authorities import find_authorities
 from agent.link.enrolment_http import ControllerClient, explain_refusal, parse_json
 from agent.link.enrolment_keys import make_key_and_request, require_certificate_fits, write_private_file
 from agent.link.settings import AgentSettings, NodePaths
 from shared.errors import InvalidInputError
+from shared.protocol.enrolment import EnrolmentState
 from shared.protocol.renewal import RENEWAL_PATH, RenewalReply, RenewalRequest, renewal_message
 
 _REQUEST_HEAD = b"-----BEGIN CERTIFICATE REQUEST-----"
 
 
-def renew_once(settings: AgentSettings, paths: NodePaths, *, client: ControllerClient | None = None) -> None:
+def renew_once(settings: AgentSettings, paths: NodePaths, *, client: ControllerClient | None = None) -> RenewalReply:
     """Ask for the next certificate and begin to use it. After a lost answer: the same key and request again.
+
+    The reply is pending while an administrator has to decide; nothing was changed then, and asking again is right.
 
     Changes: node.pem, whole or not at all; next.pem.
 
@@ -33,16 +38,26 @@ def renew_once(settings: AgentSettings, paths: NodePaths, *, client: ControllerC
     present = paths.node_pem.read_bytes()
     key = _parse_key(present)
     key_pem, csr_pem = _ensure_next(paths.next_pem, key, settings.node_id)
-    body = msgspec.json.encode(_make_request(present, key, csr_pem))
-    ca_pem = Path(settings.ca_file).read_text(encoding="ascii", errors="replace")
+    body = msgspec.json.encode(_make_request(present, key, csr_pem, _hash_machine_id(paths.machine_id)))
+    ca_pem = find_authorities(settings, paths).read_text(encoding="ascii", errors="replace")
     answer = (client or ControllerClient(settings.controller_url)).post_json(RENEWAL_PATH, body, ca_pem=ca_pem)
     if not 200 <= answer.status < 300:
         raise explain_refusal(answer)
-    # The reply's authority is not believed: the pinned one stays, only an enrolment changes it.
+    # The reply's authority is not believed: what is comes with the trust bundle.
     reply: RenewalReply = parse_json(answer, RenewalReply)
+    if reply.state is EnrolmentState.PENDING:
+        return reply
     require_certificate_fits(reply.certificate_pem, key_pem)
     write_private_file(paths.node_pem, key_pem + reply.certificate_pem.encode())
     paths.next_pem.unlink()
+    return reply
+
+
+def _hash_machine_id(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes().strip()).hexdigest()
+    except OSError as error:
+        raise InvalidInputError(f"{path} cannot be read") from error
 
 
 def _parse_key(pem: bytes) -> EllipticCurvePrivateKey:
@@ -77,7 +92,7 @@ def _find_next(path: Path, present: EllipticCurvePrivateKey) -> tuple[bytes, str
     return key_pem, (head + rest).decode("ascii", errors="replace")
 
 
-def _make_request(present: bytes, key: EllipticCurvePrivateKey, csr_pem: str) -> RenewalRequest:
+def _make_request(present: bytes, key: EllipticCurvePrivateKey, csr_pem: str, machine_id_hash: str) -> RenewalRequest:
     try:
         certificate = x509.load_pem_x509_certificate(present)
     except ValueError as error:
@@ -87,5 +102,6 @@ def _make_request(present: bytes, key: EllipticCurvePrivateKey, csr_pem: str) ->
         certificate_pem=certificate.public_bytes(Encoding.PEM).decode(),  # and not the file, which holds the key
         csr_pem=csr_pem,
         signed_at=signed_at,
-        signature=key.sign(renewal_message(csr_pem, signed_at), ECDSA(hashes.SHA256())),
+        signature=key.sign(renewal_message(csr_pem, signed_at, machine_id_hash), ECDSA(hashes.SHA256())),
+        machine_id_hash=machine_id_hash,
     )

@@ -15,9 +15,11 @@ from typing import Final
 import msgspec
 from websockets.asyncio.client import ClientConnection
 
+from agent.link.authorities import note_authorities, refresh_trust
 from agent.link.backoff import Backoff, spread_interval_seconds
 from agent.link.dial import Dialer, DialError
 from agent.link.ending import EndKind, SessionEnd, next_delay_seconds
+from agent.link.health import UnitStates
 from agent.link.outbox import Outbox
 from agent.link.port import ExecutorPort
 from agent.link.relay import Relay
@@ -25,8 +27,9 @@ from agent.link.renewal import Renewer
 from agent.link.session import Session, SessionHooks, close_quietly
 from agent.link.spool import Spool
 from agent.link.status_file import LinkState, LinkStatus, StatusFile
+from agent.link.updates import NoUpdates, UpdateTaker
 from agent.link.watchdog import Pulse, ServiceNotifier
-from shared.errors import UnavailableError
+from shared.errors import FleetError, UnavailableError
 from shared.protocol.capability import CAPABILITY_VERSION, OLDEST_CAPABILITY
 from shared.protocol.frames import Hello, Welcome
 from shared.protocol.local import CancelLocal, ExecutorStatus
@@ -73,6 +76,9 @@ class LinkParts(msgspec.Struct, frozen=True, kw_only=True):
     status_file: StatusFile
     notifier: ServiceNotifier
     pulse: Pulse
+    unit_states: UnitStates | None = None
+    """Reads what systemd says of units; None where there is no systemd."""
+    updates: UpdateTaker = NoUpdates()
 
 
 class LinkService:
@@ -80,7 +86,9 @@ class LinkService:
 
     def __init__(self, parts: LinkParts) -> None:
         self._parts = parts
-        self._relay = Relay(parts.executor, parts.spool, Outbox())
+        self._relay = Relay(parts.executor, parts.spool, Outbox(), unit_states=parts.unit_states)
+        self._relay.on_trust = self._note_trust
+        self._connection: ClientConnection | None = None
         self._backoff = Backoff()
         self._drift_seconds = DEFAULT_DRIFT_SECONDS
         self._drift_changed = asyncio.Event()
@@ -92,6 +100,9 @@ class LinkService:
         timers = (
             asyncio.create_task(self._check_drift_for_ever(), name="drift-timer"),
             asyncio.create_task(self._parts.renewer.run(), name="renewal-timer"),
+            asyncio.create_task(self._relay.health.run(), name="health-timer"),
+            asyncio.create_task(self._relay.room.run(self._reconnect), name="room-timer"),
+            asyncio.create_task(self._parts.updates.run(self._relay.keep_update), name="updates"),
         )
         try:
             while True:
@@ -112,18 +123,47 @@ class LinkService:
         try:
             # The hello says what the executor has, so it is asked first; without it there is nothing to offer.
             status = await self._parts.executor.request_status()
-            connection = await self._dial()
+            self._note_trust(status.ca_certificates)
+            connection = await self._dial_or_learn()
         except UnavailableError as error:
             return SessionEnd(EndKind.LOST, error.message)
         except DialError as error:
             return error.end
         hooks = SessionHooks(
-            on_welcome=self._note_welcome, on_beat=self._parts.pulse.expect_within, sample=self._parts.sample
+            on_welcome=self._note_welcome,
+            on_beat=self._parts.pulse.expect_within,
+            sample=self._parts.sample,
+            on_update=self._parts.updates.offer,
+            renew=self._parts.renewer.renew_now,
         )
+        self._connection = connection
         try:
             return await Session(connection, self._relay, hooks).run(self._make_hello(status))
         finally:
+            self._connection = None
             await close_quietly(connection)
+
+    async def _reconnect(self) -> None:
+        """End the session, if there is one; the next one begins as after any loss."""
+        if self._connection is not None:
+            await close_quietly(self._connection)
+
+    async def _dial_or_learn(self) -> ClientConnection:
+        """Dial; whoever is not believed may have a new authority that this node slept through."""
+        try:
+            return await self._dial()
+        except DialError as error:
+            if error.end.kind is not EndKind.DISTRUST:
+                raise
+            dialer = self._parts.dialer
+            try:
+                has_news = await refresh_trust(dialer.settings, dialer.paths, self._parts.executor)
+            except (FleetError, OSError) as reason:
+                _log.warning("the newest trust bundle cannot be had: %s", reason)
+                raise error from reason
+            if not has_news:
+                raise
+        return await self._dial()
 
     async def _dial(self) -> ClientConnection:
         try:
@@ -149,8 +189,10 @@ class LinkService:
             event_head=self._parts.spool.head,
             bundle_version=status.bundle_version,
             agent_version=__version__,
+            build=self._parts.updates.build,
             clock=time.time(),
             modules=status.modules,
+            seq_gaps=status.seq_gaps,
         )
 
     def _note_welcome(self, welcome: Welcome) -> None:
@@ -161,6 +203,12 @@ class LinkService:
             self._drift_changed.set()
         self._write_status(LinkState.CONNECTED)
         _log.info("connected to %s, session %d", self._parts.dialer.settings.gateway_url, welcome.session_epoch)
+
+    def _note_trust(self, certificates: tuple[bytes, ...]) -> None:
+        try:
+            note_authorities(self._parts.dialer.paths, certificates)
+        except OSError as error:
+            _log.warning("the authorities cannot be kept, they are asked for again: %s", error)
 
     async def _dismiss_if_told(self, end: SessionEnd) -> None:
         """Nothing may run any more for a controller that sent us away; what serves tenants is left alone."""
@@ -220,6 +268,7 @@ class LinkService:
             next_attempt_at=next_attempt_at,
             last_error=self._last_error,
             quarantine=self._relay.quarantine,
+            build=self._parts.updates.build,
         )
         self._parts.status_file.write(status)
         self._parts.notifier.status(f"{state.value}: {self._last_error}" if self._last_error else state.value)

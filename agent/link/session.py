@@ -16,10 +16,12 @@ import msgspec
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
+from agent.link import faults
 from agent.link.backoff import spread_interval_seconds
 from agent.link.ending import EndKind, SessionEnd, end_of_close
 from agent.link.relay import Relay
-from shared.errors import ProtocolError, UnavailableError
+from agent.link.streams import Streams
+from shared.errors import FleetError, ProtocolError, UnavailableError
 from shared.protocol.frames import (
     AckEvents,
     CancelJob,
@@ -31,13 +33,17 @@ from shared.protocol.frames import (
     Metrics,
     OfferJob,
     OfferTrust,
+    OfferUpdate,
     Reject,
     ToAgent,
     Welcome,
     decode_to_agent,
     encode_frame,
 )
+from shared.protocol.health import CheckHealth, Quiet
 from shared.protocol.local import CancelLocal, SubmitTrust
+from shared.protocol.renewal import RenewCertificate
+from shared.protocol.streams import CloseStream, ListStreams, OpenStream, StreamCredit, StreamData
 
 WELCOME_SECONDS: Final = 30.0
 MAX_EVENTS_IN_FLIGHT: Final = 64
@@ -52,6 +58,10 @@ CLOSE_PROTOCOL_ERROR: Final = 1002
 _log = logging.getLogger(__name__)
 
 
+async def renew_nothing(_within_seconds: float) -> None:
+    """For sessions without a certificate of their own to renew."""
+
+
 class SessionHooks(msgspec.Struct, frozen=True, kw_only=True):
     """What a session asks of the service around it."""
 
@@ -59,6 +69,10 @@ class SessionHooks(msgspec.Struct, frozen=True, kw_only=True):
     on_beat: Callable[[float], None]
     """Called with the seconds until the next heartbeat: proof of life for the watchdog."""
     sample: Callable[[], dict[str, float]]
+    on_update: Callable[[OfferUpdate], None] = lambda _offer: None
+    """Called with a release for this node; it must not wait."""
+    renew: Callable[[float], Awaitable[None]] = renew_nothing
+    """Gets another certificate within so many seconds; raises FleetError or OSError."""
 
 
 class Session:
@@ -72,15 +86,27 @@ class Session:
         self._in_flight: deque[int] = deque()
         self._has_room = asyncio.Event()
         self._skipped_count = 0
+        self._renewal: asyncio.Task[None] | None = None
+        self._has_new_certificate = False
+        self._streams = Streams(relay.outbox, relay.workers)
         self._reactions: dict[type[Frame], Callable[[Any], Awaitable[SessionEnd | None]]] = {
             OfferJob: self._take_job,
             CancelJob: self._take_cancel,
             OfferTrust: self._take_trust,
+            OfferUpdate: self._take_update,
+            RenewCertificate: self._take_renewal,
             AckEvents: self._take_ack,
             CheckDrift: self._take_drift_check,
+            CheckHealth: self._take_health_check,
+            Quiet: self._take_quiet,
             Drain: self._take_drain,
             Reject: self._take_reject,
             Welcome: self._take_late_welcome,
+            OpenStream: self._streams.take_open,
+            StreamData: self._streams.take_data,
+            StreamCredit: self._streams.take_credit,
+            CloseStream: self._streams.take_close,
+            ListStreams: self._streams.take_list,
         }
 
     @property
@@ -97,6 +123,8 @@ class Session:
             await self._begin(first)
             return await self._converse(first)
         except ConnectionClosed as error:
+            if self._has_new_certificate:
+                return SessionEnd(EndKind.DRAINED, "another certificate is in use now", 1.0, self._healthy_seconds)
             closing = error.rcvd or error.sent
             code, reason = (closing.code, closing.reason) if closing else (1006, "")
             return end_of_close(code, reason, self._healthy_seconds)
@@ -107,6 +135,9 @@ class Session:
             return SessionEnd(EndKind.LOST, str(error), None, self._healthy_seconds)
         finally:
             self._relay.outbox.close()
+            if self._renewal is not None:
+                self._renewal.cancel()
+            await self._streams.close()
 
     @property
     def _healthy_seconds(self) -> float:
@@ -133,6 +164,7 @@ class Session:
             self._relay.report("warning", f"this node's clock is {skew_seconds:+.0f} s off the controller's")
         if self._relay.quarantine:
             self._relay.report("error", f"the executor takes no jobs: {self._relay.quarantine}")
+        self._relay.health.say_again()
         self._hooks.on_welcome(welcome)
 
     async def _converse(self, welcome: Welcome) -> SessionEnd:
@@ -142,6 +174,7 @@ class Session:
             self._send_events(),
             self._send_heartbeats(welcome.heartbeat_seconds),
             self._send_metrics(welcome.metrics_seconds),
+            self._streams.list_for_ever(),
         )
         tasks = [asyncio.create_task(loop) for loop in loops]
         try:
@@ -176,7 +209,9 @@ class Session:
                 return end
 
     async def _take_job(self, frame: OfferJob) -> None:
+        faults.at("job.before_submit")
         await self._relay.executor.submit(frame)
+        faults.at("job.after_submit")
 
     async def _take_cancel(self, frame: CancelJob) -> None:
         await self._relay.executor.send(CancelLocal(job_id=frame.job_id))
@@ -184,8 +219,31 @@ class Session:
     async def _take_trust(self, frame: OfferTrust) -> None:
         await self._relay.executor.send(SubmitTrust(envelope=frame.envelope))
 
+    async def _take_renewal(self, frame: RenewCertificate) -> None:
+        if self._renewal is None or self._renewal.done():
+            self._renewal = asyncio.create_task(self._renew(frame.within_seconds), name="renewal-wish")
+
+    async def _renew(self, within_seconds: float) -> None:
+        """Renew, then end the session: the controller learns only from the next one that the certificate is in use."""
+        try:
+            await self._hooks.renew(within_seconds)
+        except (FleetError, OSError) as error:
+            self._relay.report("warning", f"the controller asked for another certificate, and there is none: {error}")
+            return
+        self._has_new_certificate = True
+        await self._connection.close()
+
+    async def _take_update(self, frame: OfferUpdate) -> None:
+        self._hooks.on_update(frame)
+
     async def _take_drift_check(self, frame: CheckDrift) -> None:
         await self._relay.request_drift(frame.subjects, is_asked=True)
+
+    async def _take_health_check(self, _frame: CheckHealth) -> None:
+        await self._relay.health.look(is_asked=True)
+
+    async def _take_quiet(self, frame: Quiet) -> None:
+        self._relay.be_quiet(frame)
 
     async def _take_ack(self, frame: AckEvents) -> None:
         await asyncio.to_thread(self._relay.spool.ack, frame.events_upto)
@@ -204,7 +262,7 @@ class Session:
         kind = EndKind.REFUSED
         if frame.is_fatal:
             kind = EndKind.FATAL
-        elif frame.code == "revoked":
+        elif frame.code in ("revoked", "duplicate_identity"):
             kind = EndKind.REVOKED
         return SessionEnd(
             kind, f"the controller refuses this node: {frame.message} ({frame.code})", frame.retry_after_seconds
@@ -242,7 +300,9 @@ class Session:
             wait_seconds = _jittered(interval_seconds)
             self._hooks.on_beat(wait_seconds)
             await asyncio.sleep(wait_seconds)
-            self._relay.outbox.put(Heartbeat(clock=time.time(), running_jobs=len(self._relay.executor.open_jobs)))
+            gaps = await self._relay.find_seq_gaps()
+            beat = Heartbeat(clock=time.time(), running_jobs=len(self._relay.executor.open_jobs), seq_gaps=gaps)
+            self._relay.outbox.put(beat)
 
     async def _send_metrics(self, interval_seconds: float) -> SessionEnd:
         while True:

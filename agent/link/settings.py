@@ -48,6 +48,11 @@ class NodePaths(msgspec.Struct, frozen=True):
         return self.tls_dir / "node.pem"
 
     @property
+    def authorities_pem(self) -> Path:
+        """The authorities of the trust bundle, as the executor told them."""
+        return self.tls_dir / "authorities.pem"
+
+    @property
     def next_pem(self) -> Path:
         """Key and request of a renewal that has no answer yet; asked again with after a lost one."""
         return self.tls_dir / "next.pem"
@@ -81,6 +86,15 @@ class NodePaths(msgspec.Struct, frozen=True):
     @property
     def trust_bundle(self) -> Path:
         return self.executor_state_dir / "trust.bundle"
+
+    @property
+    def updater_state_dir(self) -> Path:
+        return self.root / "var/lib/wcp360-updater"
+
+    @property
+    def update_dir(self) -> Path:
+        """Where the link keeps a bundle that it fetched for the updater."""
+        return self.agent_state_dir / "update"
 
     @property
     def runtime_dir(self) -> Path:

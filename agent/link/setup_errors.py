@@ -31,6 +31,8 @@ class ExitCode(enum.IntEnum):
     """The machine belongs to another controller."""
     APPROVAL_TIMEOUT = 27
     """Nobody approved it in time; the same command goes on waiting."""
+    NOT_PRESTAGED = 28
+    """The token is for another machine's certificate request."""
     CONTROLLER_UNREACHABLE = 30
     WRONG_PIN = 31
     CLOCK_OFF = 32

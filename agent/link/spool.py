@@ -15,8 +15,10 @@ from typing import Final, Literal
 
 import msgspec
 
+from agent.link import faults
 from shared.protocol.frames import MAX_FRAME_BYTES, DriftReport, Event
 from shared.protocol.job import JobResult, PlannedChange
+from shared.protocol.update import UpdateReport
 
 MAX_DRIFT_REPORTS: Final = 200
 _ROOM_FOR_HEADER: Final = 1024
@@ -36,6 +38,7 @@ INSERT OR IGNORE INTO counter (name, value) VALUES ('head', 0), ('acked', 0);
 
 _RESULT = msgspec.msgpack.Decoder(JobResult)
 _DRIFT = msgspec.msgpack.Decoder(DriftReport)
+_UPDATE = msgspec.msgpack.Decoder(UpdateReport)
 _ENCODER = msgspec.msgpack.Encoder()
 
 
@@ -81,6 +84,14 @@ class Spool:
             sqlite3.Error: It is not on disk.
         """
         return self._append("drift", "\n".join(report.subjects), _encode_drift(report), replaces=True)
+
+    def append_update(self, report: UpdateReport) -> int:
+        """Keep how an update ended; one that waits here already keeps the number it has.
+
+        Raises:
+            sqlite3.Error: It is not on disk.
+        """
+        return self._append("update", report.attempt_id, _ENCODER.encode(report), replaces=False)
 
     def list_after(self, number: int, *, limit: int) -> list[Event]:
         """The next events behind a number, oldest first."""
@@ -153,9 +164,17 @@ class Spool:
             try:
                 yield self._db
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # a full disk has taken it back already
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
+            faults.at("spool.before_commit")
+            try:
+                self._db.execute("COMMIT")
+            except sqlite3.Error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+            faults.at("spool.after_commit")
 
 
 def _encode_result(result: JobResult) -> bytes:
@@ -181,4 +200,6 @@ def _encode_drift(report: DriftReport) -> bytes:
 def _decode_event(number: int, kind: str, body: bytes) -> Event:
     if kind == "result":
         return Event(number=number, kind="result", result=_RESULT.decode(body))
+    if kind == "update":
+        return Event(number=number, kind="update", update=_UPDATE.decode(body))
     return Event(number=number, kind="drift", drift=_DRIFT.decode(body))

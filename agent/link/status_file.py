@@ -33,6 +33,8 @@ class LinkStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False)
     node_id: str = ""
     gateway_url: str = ""
     agent_version: str = __version__
+    build: str = ""
+    """Of the bundle that runs; empty outside of one."""
     pid: int = 0
     session_epoch: int = 0
     failures: int = 0

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import uuid
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from agent.contract.workers import WorkerSide
 from agent.core.context import NodeContext
 from agent.core.executor import Executor
 from agent.core.journal import Journal
 from agent.core.registry import Registry
 from agent.core.server import build_executor
-from agent.link.dial import Dialer
+from agent.link.dial import DEAD_LINE_SECONDS, Dialer
 from agent.link.port import Listener, OpenWork
 from agent.link.renewal import Renewer
 from agent.link.service import LinkParts, LinkService, MachineIdentity
@@ -26,6 +28,7 @@ from agent.link.status_file import LinkStatus, StatusFile
 from agent.link.watchdog import Pulse, ServiceNotifier
 from agent.simulator.host import MemoryHost
 from agent.simulator.host_state import HostState
+from agent.simulator.workers import MemoryWorkers
 from shared.errors import BugError, UnavailableError
 from shared.protocol.frames import OfferJob
 from shared.protocol.local import ExecutorStatus, FromExecutor, JobFinished, RequestStatus, SubmitJob, ToExecutor
@@ -44,6 +47,10 @@ class InProcessExecutorPort:
         self._frames: asyncio.Queue[FromExecutor] = asyncio.Queue()
         self._pump: asyncio.Task[None] | None = None
         self._is_cut = False
+
+    @property
+    def is_connected(self) -> bool:
+        return not self._is_cut
 
     @property
     def open_jobs(self) -> frozenset[str]:
@@ -127,16 +134,34 @@ def ensure_simulated_machine(machine_id: Path) -> MachineIdentity:
 class SimulatedAgent:
     """Lives in a folder that looks like the root of an enrolled node."""
 
-    def __init__(self, name: str, paths: NodePaths, registry: Registry, *, keeps_state: bool = True) -> None:
-        """`keeps_state`: journal, spool and host outlive this object in the folder; else all is in memory."""
+    def __init__(
+        self,
+        name: str,
+        paths: NodePaths,
+        registry: Registry,
+        *,
+        keeps_state: bool = True,
+        host: MemoryHost | None = None,
+        dead_line_seconds: float = DEAD_LINE_SECONDS,
+    ) -> None:
+        """`keeps_state`: journal, spool and host outlive this object in the folder; else all is in memory.
+
+        A `host` that is handed in keeps its state itself.
+        """
         self.name = name
-        self.host = MemoryHost(config_trees=tuple(registry.config_trees.values()))
+        self.host = host or MemoryHost(config_trees=tuple(registry.config_trees.values()))
         self._paths = paths
-        self._host_file = paths.executor_state_dir / _HOST_FILE if keeps_state else None
+        self._host_file = paths.executor_state_dir / _HOST_FILE if keeps_state and host is None else None
         if self._host_file is not None:
             _load_host(self.host, self._host_file)
         self._journal = Journal(paths.executor_state_dir if keeps_state else None)
-        node = NodeContext(host=self.host, registry=registry, journal=self._journal)
+        self.workers = MemoryWorkers(self.host.state)
+        node = NodeContext(
+            host=self.host,
+            registry=registry,
+            journal=self._journal,
+            workers=WorkerSide(launcher=self.workers, peer_uids=(os.geteuid(),)),
+        )
         self.executor = build_executor(node, paths.executor_state_dir)
         self.port = InProcessExecutorPort(self.executor)
         self._spool = Spool(paths.spool_db if keeps_state else None)
@@ -144,7 +169,7 @@ class SimulatedAgent:
         settings = read_agent_settings(paths)
         self._link = LinkService(
             LinkParts(
-                dialer=Dialer(settings, paths),
+                dialer=Dialer(settings, paths, dead_line_seconds=dead_line_seconds),
                 renewer=Renewer(settings, paths),
                 executor=self.port,
                 spool=self._spool,
@@ -171,6 +196,7 @@ class SimulatedAgent:
             await self.executor.stop(grace_seconds=STOP_SECONDS)
             self._journal.close()
             self._spool.close()
+            self.workers.close()
             if self._host_file is not None:
                 self._host_file.write_bytes(msgspec.msgpack.encode(self.host.state))
 

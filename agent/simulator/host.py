@@ -249,5 +249,17 @@ class MemoryHost:
     async def has_processes(self, uid: int) -> bool:
         return self.state.processes.get(str(uid), 0) > 0
 
+    async def find_refusal(self, action: PublishConfig) -> str | None:
+        return self._effects.validator(action.tree, {file.path: file.content for file in action.files})
+
+    async def find_config_fault(self, tree: str) -> str | None:
+        """The validator's words about what lies there, for example what an administrator put into it."""
+        known = self._trees.get(tree)
+        if known is None:
+            return None
+        live = {path: found.content for path, found in self.state.paths.items() if found.kind is Kind.FILE}
+        inside = {path: text for path, text in live.items() if path.rpartition("/")[0] == known.live_dir}
+        return self._effects.validator(tree, inside)
+
     async def http_get(self, *, host_name: str, path: str) -> HttpFact | None:
         return self._responder(self.state, host_name, path)

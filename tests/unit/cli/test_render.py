@@ -182,6 +182,37 @@ def test_job_when_it_has_an_explanation_tells_the_whole_story() -> None:
     assert "whole file" not in text  # new files are listed, not shown
 
 
+def test_job_when_all_is_known_of_it_names_asker_cause_programs_and_the_commands_back() -> None:
+    told = {
+        "asked_by": "token/1", "rule": "The node must hold everything.",
+        "asker": {"kind": "token", "name": "deploy", "user": "ada", "reference": "token/1", "address": "192.0.2.7"},
+        "waits_for": "node in maintenance until somebody ends it, by ada: disk",
+        "cause": {
+            "words": "site.update a.example made it necessary.", "changes": ["site.update a.example"],
+            "permission": "sites:write", "limits": ["package Pro: sites_max 5"],
+        },
+        "validators": [
+            {"argv": ["nginx", "-t", "-c", "a b"], "exit_code": 1, "seconds": 0.25, "output": "unknown directive"}
+        ],
+        "runs": [{"argv": ["useradd", "ada"], "exit_code": 0, "seconds": 1.5, "output": "not shown"}],
+        "undo": ["remove the file"], "undo_commands": ["wcp360 sites update a.example --document-root public"],
+    }  # fmt: skip
+
+    text = shown({"label": "ada: site", "state": "requested", "explanation": told})
+
+    order = [
+        "the token deploy of ada (token/1) from 192.0.2.7", "node in maintenance", "The node must hold everything.",
+        "Why\n  site.update a.example made it necessary.", "allowed by the permission sites:write",
+        "package Pro: sites_max 5", "Tests before anything was live\n  nginx -t -c 'a b'  0.25 s  exit status 1",
+        "unknown directive", "Programs that ran\n  useradd ada  1.50 s  exit status 0", "To take it back",
+        "Commands that take it back\n  wcp360 sites update a.example --document-root public",
+    ]  # fmt: skip
+    places = [text.find(part) for part in order]
+    assert -1 not in places, order[places.index(-1)]
+    assert places == sorted(places)
+    assert "not shown" not in text
+
+
 @pytest.mark.parametrize("is_colourless", [True, False])
 def test_console_when_no_color_is_set_prints_no_colour(monkeypatch: pytest.MonkeyPatch, is_colourless: bool) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")

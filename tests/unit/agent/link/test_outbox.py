@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from agent.link.outbox import MAX_LOSSY, MAX_PROGRESS_JOBS, Outbox
-from shared.protocol.frames import AckJob, Frame, Metrics, Progress
+from shared.protocol.frames import AckJob, Frame, Heartbeat, LogLine, Metrics, Progress
 from shared.protocol.job import JobState
+from shared.protocol.streams import StreamCredit, StreamData
 
 
 def ack(number: int) -> AckJob:
@@ -83,3 +84,40 @@ async def test_take_waits_for_the_next_frame() -> None:
 
     async with asyncio.timeout(5):
         assert await taking == ack(1)
+
+
+async def test_outbox_when_chunks_wait_sends_everything_else_first_and_streams_in_turns() -> None:
+    outbox = Outbox()
+    outbox.open()
+    chunks = [StreamData(sid=sid, offset=offset, data=b"x") for offset in (0, 1) for sid in (1, 2)]
+    first = [asyncio.create_task(outbox.put_chunk(chunk)) for chunk in chunks[:2]]
+    await asyncio.sleep(0)
+    outbox.put(Metrics(at=1.0, gauges={}))
+    outbox.put(LogLine(at=1.0, level="info", message="m"))
+    outbox.put(StreamCredit(sid=1, upto=5))
+    outbox.put(Heartbeat(clock=1.0))
+
+    taken = [type(await outbox.take()) for _ in range(4)]
+    turns = [await outbox.take(), await outbox.take()]
+    await asyncio.gather(*first)
+
+    assert taken == [StreamCredit, Heartbeat, LogLine, Metrics]
+    assert turns == chunks[:2]
+
+
+async def test_outbox_when_a_stream_is_ended_forgets_the_chunk_that_waits() -> None:
+    outbox = Outbox()
+    outbox.open()
+    waiting = asyncio.create_task(outbox.put_chunk(StreamData(sid=1, offset=0, data=b"x")))
+    await asyncio.sleep(0)
+
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    outbox.put(Heartbeat(clock=1.0))
+    beat = await outbox.take()
+    nothing = asyncio.create_task(outbox.take())
+    await asyncio.sleep(0)
+
+    assert isinstance(beat, Heartbeat)
+    assert not nothing.done()
+    nothing.cancel()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from agent.modules.web import layout, render
 from shared.errors import InvalidInputError, PlanError
 from shared.specs.php_pool import php_socket_path
-from shared.specs.site import SiteSpec
+from shared.specs.site import SiteSpec, site_file_stem
 from shared.types.names import DomainName, UnixName
 from shared.types.paths import RelativePath
 from tests.corpus.nginx_reader import Directive, read_nginx
@@ -164,5 +164,5 @@ def test_render_listen_without_ipv6_has_no_ipv6_socket() -> None:
 def test_file_stem_of_the_longest_domain_fits_a_file_name_and_stays_unique() -> None:
     first, second = (DomainName(".".join(["a" * 62, "b" * 62, "c" * 62, f"{i}" * 58, "test"])) for i in (1, 2))
 
-    assert layout.file_stem(first) != layout.file_stem(second)
-    assert len(f"{layout.file_stem(first)}.access.log.14.gz") < 255
+    assert site_file_stem(first) != site_file_stem(second)
+    assert len(f"{site_file_stem(first)}.access.log.14.gz") < 255
