@@ -9,12 +9,18 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from controller.roles import ALL, API, GATEWAY, WORKER
 from controller.settings import Settings, list_unknown_variables, load_settings
 from shared.errors import FleetError
 from shared.version import __version__
 
 EXIT_FAILED: Final = 1
 EXIT_BAD_SETTINGS: Final = 2
+_ROLE_HELP: Final = {
+    API.name: "serve the API only (needs PostgreSQL)",
+    GATEWAY.name: "serve agents only (needs PostgreSQL)",
+    WORKER.name: "sign jobs, run schedules and tasks only (needs PostgreSQL)",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +43,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="wcpd", description="The WCP360 controller.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add(commands, "run", "serve everything in one process", _run)
+    _add(commands, "run", "serve everything in one process", _run).set_defaults(role=ALL)
+    for role in (API, GATEWAY, WORKER):
+        _add(commands, role.name, _ROLE_HELP[role.name], _run).set_defaults(role=role)
+    _add(commands, "signer", "hold the keys, and sign for the other processes", _sign)
     migrate = _add(commands, "migrate", "bring the database to this release", _migrate)
     migrate.add_argument(
         "--autogenerate", metavar="MESSAGE", help="developers: write the revision that the models need"
@@ -64,13 +73,23 @@ def _add(
 # The imports below are late so that `wcpd --help` and a wrong setting answer at once; the application takes seconds.
 
 
-def _run(settings: Settings, _options: argparse.Namespace) -> int:
+def _run(settings: Settings, options: argparse.Namespace) -> int:
     from controller.logs import configure_logging  # noqa: PLC0415 - see above
     from controller.serve import run  # noqa: PLC0415 - see above
 
     configure_logging(settings.log_level, settings.log_format)
     os.umask(0o077)
-    asyncio.run(run(settings))
+    asyncio.run(run(settings, options.role))
+    return 0
+
+
+def _sign(settings: Settings, _options: argparse.Namespace) -> int:
+    from controller.fleet.signer_server import run_signer  # noqa: PLC0415 - see above
+    from controller.logs import configure_logging  # noqa: PLC0415 - see above
+
+    configure_logging(settings.log_level, settings.log_format)
+    os.umask(0o077)
+    asyncio.run(run_signer(settings))
     return 0
 
 

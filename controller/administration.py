@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -25,6 +26,8 @@ from controller.settings import Settings
 
 FIRST_ADMIN_NAME: Final = "admin"
 FIRST_ADMIN_FILE: Final = "first-admin.json"
+_FIRST_ADMIN_LOCK: Final = 0x77637033_36300003
+"""Advisory lock of PostgreSQL; see _CHANGE_LOCK of controller.core.operations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,9 @@ async def ensure_first_admin(database: Database, passwords: Passwords, data_dir:
     issued = IssuedPassword(username=FIRST_ADMIN_NAME, password=new_password())
     hashed = await passwords.hash(issued.password)
     async with database.write() as session:
+        if not database.is_sqlite:
+            # Two processes that start at the same moment: the second one waits here, and then finds a user.
+            await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _FIRST_ADMIN_LOCK})
         if await count_users(session):
             return False
         user = await create_user(session, issued.username, hashed, role=Role.ROOT, must_change_password=True)

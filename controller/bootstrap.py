@@ -2,58 +2,81 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from litestar import Litestar
-from sqlalchemy import func, select, text
 
 from controller.api.app import Application, Parts, create_app
 from controller.api.handlers import (
     accounts,
+    attention,
     audit,
+    authority,
     clients,
     domains,
     drift,
     enrolment,
     jobs,
+    logs,
+    maintenance,
     modules,
     nodes,
     packages,
+    releases,
+    rollouts,
 )
-from controller.api.handlers.health import Probes
+from controller.api.handlers import parked as parked_api
+from controller.api.handlers import schedules as schedules_api
+from controller.api.handlers import tasks as tasks_api
 from controller.api.openapi import render_document
-from controller.core.accounts.fleet import Reconverger, committed_by_node
+from controller.background import add_background, make_hint_carrier, make_tasks
+from controller.core.accounts.fleet import Reconvergence, committed_by_node, queue_reconverge
 from controller.core.accounts.observe import AccountObserver
 from controller.core.audit.chain import record
+from controller.core.audit.refusals import record_refusal
 from controller.core.auth.passwords import Passwords
 from controller.core.auth.service import Authenticator
-from controller.core.context import Change, OpContext
+from controller.core.context import SYSTEM, Change, OpContext
 from controller.core.drift import DriftAdopters
 from controller.core.events.publisher import EventPublisher
 from controller.core.manifest import ManifestRegistry
 from controller.core.operations import Operations
+from controller.core.parked.kinds import AccountKind, ModuleKind
+from controller.core.parked.observe import ParkedObserver
+from controller.core.parked.service import Parked
+from controller.core.upkeep import UPKEEP_SECONDS, DrainObserver, Upkeep
 from controller.db.base import Model
 from controller.db.engine import Database
 from controller.fleet.fleet import Fleet, FleetParts, FleetPorts
-from controller.fleet.metrics import NodeSamples
-from controller.fleet.ports import ChangeNote
-from controller.fleet.signer import LocalSigner
+from controller.fleet.metrics import NodeHealthSamples, NodeSamples
+from controller.fleet.ports import ChangeNote, UseCase
+from controller.fleet.signer import Signer
+from controller.fleet.signer_client import make_signer
+from controller.fleet.stream_router import Streams
+from controller.fleet.stream_setup import make_streams
 from controller.jobs.engine import JobEngine
-from controller.jobs.models import Job
+from controller.jobs.hints import Hints
+from controller.jobs.schedules import Schedule, Schedules
+from controller.jobs.tasks import Tasks
+from controller.lifespan import Machinery
 from controller.metrics.registry import ControllerMetrics
 from controller.modules.php.manifest import PhpProvider
 from controller.modules.web import api as web_api
 from controller.modules.web.adopt import adopt_site_drift
 from controller.modules.web.manifest import PHP, SiteContributor, SiteObserver
+from controller.modules.web.parked import SiteKind
+from controller.roles import ALL, Role
+from controller.rollout_schedules import add_rollout_schedules, make_rollout_loop
 from controller.settings import Settings
-from shared.errors import UnavailableError
+from controller.watch import Watch
 
+HEALTH_SECONDS: Final = 60.0
+"""How long a node that fell silent is taken for healthy at most, beside the patience of the judgement itself."""
 METADATA: Final = Model.metadata
 """All tables: the imports above bring every model."""
 
@@ -66,9 +89,18 @@ _API_ROUTES: Final = (
     *nodes.ROUTES,
     *enrolment.ROUTES,
     *jobs.ROUTES,
+    *logs.ROUTES,
     *drift.ROUTES,
     *modules.ROUTES,
+    *maintenance.ROUTES,
+    *parked_api.ROUTES,
+    *attention.ROUTES,
     *audit.ROUTES,
+    *authority.ROUTES,
+    *schedules_api.ROUTES,
+    *tasks_api.ROUTES,
+    *releases.ROUTES,
+    *rollouts.ROUTES,
 )
 
 
@@ -76,6 +108,7 @@ _API_ROUTES: Final = (
 class Controller:
     """A controller that was put together; it runs while its application's lifespan does."""
 
+    role: Role
     settings: Settings
     database: Database
     passwords: Passwords
@@ -83,58 +116,74 @@ class Controller:
     publisher: EventPublisher
     metrics: ControllerMetrics
     fleet: Fleet
+    streams: Streams
     engine: JobEngine
+    tasks: Tasks
+    schedules: Schedules
+    """What comes back, once in the whole controller; add to it before the lifespan starts."""
+    machinery: Machinery
+    """What runs while the process serves."""
     operations: Operations
     parts: Parts
     """What the application was made of; tests make others of it."""
     app: Application
 
 
-def build_controller(settings: Settings, *, passwords: Passwords | None = None) -> Controller:
-    """Put a controller together. Makes the keys at the first start; opens no connection and no port.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Base:
+    """What everything else stands on."""
+
+    role: Role
+    settings: Settings
+    database: Database
+    hints: Hints
+    publisher: EventPublisher
+    metrics: ControllerMetrics
+    signer: Signer
+    engine: JobEngine
+    schedules: Schedules
+    tasks: Tasks
+
+    async def reconverge(self, node_id: str, is_everything: bool) -> None:  # noqa: FBT001 - positional by the fleet's contract
+        """Ask for a node's accounts again."""
+        await queue_reconverge(self.database, self.tasks, node_id, is_everything=is_everything)
+
+
+def build_controller(settings: Settings, *, passwords: Passwords | None = None, role: Role = ALL) -> Controller:
+    """Put a process of a controller together: all parts; its role says which of them run.
+
+    Makes the keys at the first start; opens no connection and no port.
 
     Raises:
         UnavailableError: A key file cannot be read.
     """
-    database = Database(settings.effective_database_url)
+    base = _lay_base(settings, role)
+    database, publisher, metrics, schedules, tasks = (
+        base.database, base.publisher, base.metrics, base.schedules, base.tasks,
+    )  # fmt: skip
     hasher = passwords or Passwords()
-    publisher = EventPublisher()
-    metrics = ControllerMetrics()
-    signer = LocalSigner(settings.data_dir / "pki")
-    engine = JobEngine(database, signer, publisher=publisher)
-
-    async def reconverge(node_id: str, is_everything: bool) -> None:  # noqa: FBT001 - positional by the fleet's contract
-        await Reconverger(operations)(node_id, is_everything)
-
-    ports = FleetPorts(record=_record_note, committed=committed_by_node, reconverge=reconverge)
-    fleet = Fleet(
-        FleetParts(settings=settings, database=database, engine=engine, publisher=publisher, signer=signer, ports=ports)
-    )
-    fleet.open_keys()
-    metrics.registry.register(NodeSamples(fleet.gateway.latest_metrics))
-    registry = ManifestRegistry(contributors=(SiteContributor(),), providers={PHP: PhpProvider()})
-    operations = Operations(database, registry=registry, fleet=fleet, engine=engine, publisher=publisher)
-    engine.on_result(AccountObserver(observers=(SiteObserver(),)))
+    fleet, operations = _build_fleet(base)
+    _connect(base, fleet, operations)
+    streams = make_streams(settings, database, base.signer, fleet)
     authenticator = Authenticator(database, hasher, session_hours=settings.session_hours)
-    watch = _Watch(database, fleet, signer, publisher, metrics)
+    watch = Watch(role=role, database=database, fleet=fleet, signer=base.signer, publisher=publisher, metrics=metrics)
+    machinery = Machinery(
+        role=role, hints=base.hints, fleet=fleet, engine=base.engine, schedules=schedules, tasks=tasks, metrics=metrics
+    )
     parts = Parts(
         operations=operations,
         authenticator=authenticator,
         publisher=publisher,
-        probes=Probes(watch.checks(), watch.render_metrics),
+        probes=watch.make_probes(),
         metrics=metrics.http,
         own_origin=settings.effective_controller_url,
         api_routes=_API_ROUTES,
-        root_routes=enrolment.ROOT_ROUTES,
-        dependencies={
-            "fleet": fleet,
-            "engine": engine,
-            "enrol_limiter": enrolment.make_enrol_limiter(),
-            "adopters": DriftAdopters({"site": adopt_site_drift}),
-        },
-        lifespan=(_running(fleet, engine, metrics),),
+        root_routes=(*enrolment.ROOT_ROUTES, *releases.ROOT_ROUTES),
+        dependencies=_list_dependencies(base, fleet, streams),
+        lifespan=(_as_lifespan(machinery),),
     )
     return Controller(
+        role=role,
         settings=settings,
         database=database,
         passwords=hasher,
@@ -142,17 +191,118 @@ def build_controller(settings: Settings, *, passwords: Passwords | None = None) 
         publisher=publisher,
         metrics=metrics,
         fleet=fleet,
-        engine=engine,
+        streams=streams,
+        engine=base.engine,
+        schedules=schedules,
+        tasks=tasks,
+        machinery=machinery,
         operations=operations,
         parts=parts,
         app=create_app(parts),
     )
 
 
+def _lay_base(settings: Settings, role: Role) -> _Base:
+    database = Database(settings.effective_database_url)
+    hints = Hints(make_hint_carrier(settings))
+    publisher = EventPublisher(hints)
+    signer = make_signer(settings)
+    return _Base(
+        role=role,
+        settings=settings,
+        database=database,
+        hints=hints,
+        publisher=publisher,
+        metrics=ControllerMetrics(),
+        signer=signer,
+        engine=JobEngine(database, signer, publisher=publisher, hints=hints),
+        schedules=Schedules(database),
+        tasks=make_tasks(settings, database, hints),
+    )
+
+
+def _build_fleet(base: _Base) -> tuple[Fleet, Operations]:
+    """The two know each other: use cases place accounts on nodes, and the fleet acts through use cases."""
+
+    async def change_as_system(use_case: UseCase) -> None:
+        await operations.change(SYSTEM, "fleet", use_case)
+
+    fleet = Fleet(
+        FleetParts(
+            settings=base.settings,
+            database=base.database,
+            engine=base.engine,
+            publisher=base.publisher,
+            signer=base.signer,
+            ports=FleetPorts(
+                record=_record_note, committed=committed_by_node, reconverge=base.reconverge, change=change_as_system
+            ),
+            hints=base.hints,
+            role=base.role.name,
+        )
+    )
+    fleet.open_keys()
+    registry = ManifestRegistry(contributors=(SiteContributor(),), providers={PHP: PhpProvider()})
+    operations = Operations(base.database, registry=registry, fleet=fleet, engine=base.engine, publisher=base.publisher)
+    operations.attach_tasks(base.tasks, Reconvergence(operations).kinds())
+    return fleet, operations
+
+
+def _connect(base: _Base, fleet: Fleet, operations: Operations) -> None:
+    """Who watches what, and what comes back."""
+    database, publisher, schedules = base.database, base.publisher, base.schedules
+    for collector in (NodeSamples(fleet.gateway.latest_metrics), NodeHealthSamples(fleet.health.list_judged)):
+        base.metrics.registry.register(collector)
+    base.engine.on_refusal(record_refusal)
+    for observer in (AccountObserver(observers=(SiteObserver(),)), ParkedObserver(), DrainObserver(publisher)):
+        base.engine.on_result(observer)
+    add_rollout_schedules(schedules, make_rollout_loop(database, operations, fleet, publisher), operations, fleet)
+    _add_upkeep(schedules, fleet, Upkeep(database, operations, fleet.maintenance, publisher, base.reconverge))
+    add_background(schedules, base.tasks, database, base.settings, publisher)
+
+
+def _list_dependencies(base: _Base, fleet: Fleet, streams: Streams) -> dict[str, Any]:
+    """What handlers can ask for, by the name of their parameter."""
+    return {
+        "fleet": fleet,
+        "engine": base.engine,
+        "schedules": base.schedules,
+        "tasks": base.tasks,
+        "streams": streams,
+        "enrol_limiter": enrolment.make_enrol_limiter(),
+        "renewal_limits": enrolment.RenewalLimits(),
+        "adopters": DriftAdopters({"site": adopt_site_drift}),
+        "parked": _make_parked(fleet),
+    }
+
+
 def render_openapi() -> bytes:
     """The OpenAPI document of this release; needs no database and leaves nothing behind."""
     with tempfile.TemporaryDirectory(prefix="wcp-openapi-") as folder:
         return render_document(build_controller(Settings(data_dir=Path(folder))).app.litestar)
+
+
+def _make_parked(fleet: Fleet) -> Parked:
+    account, module = AccountKind(), ModuleKind(fleet)
+    return Parked({"site": SiteKind(), "account": account, "php_pool": account, "module": module, "node": module})
+
+
+def _add_upkeep(schedules: Schedules, fleet: Fleet, upkeep: Upkeep) -> None:
+    async def review_health() -> str | None:
+        changed = await fleet.health.review()
+        return f"{changed} judgements changed" if changed else None
+
+    schedules.add(Schedule(name="nodes.upkeep", every_seconds=UPKEEP_SECONDS, run=upkeep.run))
+    schedules.add(Schedule(name="nodes.health", every_seconds=HEALTH_SECONDS, run=review_health))
+
+
+def _as_lifespan(machinery: Machinery) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def run(_app: Litestar) -> AsyncIterator[None]:
+        async with machinery.running():
+            yield
+
+    return run
 
 
 def _record_note(ctx: OpContext, note: ChangeNote) -> None:
@@ -167,57 +317,3 @@ def _record_note(ctx: OpContext, note: ChangeNote) -> None:
             after=note.after,
         ),
     )
-
-
-def _running(fleet: Fleet, engine: JobEngine, metrics: ControllerMetrics) -> Any:
-    """The lifespan: what runs while the API serves. The gateway first, so that results find the engine's observers."""
-
-    @asynccontextmanager
-    async def run(_app: Litestar) -> AsyncIterator[None]:
-        lag = asyncio.create_task(metrics.watch_event_loop(), name="event-loop-lag")
-        await fleet.start()
-        try:
-            await engine.start()
-            yield
-        finally:
-            lag.cancel()
-            await fleet.stop()
-            await engine.stop()
-
-    return run
-
-
-@dataclass(frozen=True, slots=True)
-class _Watch:
-    """What health checks and metrics look at."""
-
-    database: Database
-    fleet: Fleet
-    signer: LocalSigner
-    publisher: EventPublisher
-    metrics: ControllerMetrics
-
-    def checks(self) -> dict[str, Any]:
-        return {"database": self._check_database, "signer": self._check_signer, "gateway": self._check_gateway}
-
-    async def render_metrics(self) -> bytes:
-        self.metrics.set_jobs(await self._count_jobs())
-        self.metrics.set_connected(node_count=self.fleet.connected_count, listener_count=self.publisher.listener_count)
-        return self.metrics.render()
-
-    async def _count_jobs(self) -> Mapping[str, int]:
-        async with self.database.read() as session:
-            rows = (await session.execute(select(Job.state, func.count()).group_by(Job.state))).all()
-        return {state.value: count for state, count in rows}
-
-    async def _check_database(self) -> None:
-        async with self.database.read() as session:
-            await session.execute(text("SELECT 1"))
-
-    async def _check_signer(self) -> None:
-        if not await self.signer.current_job_keys():
-            raise UnavailableError("no job key is valid now")
-
-    async def _check_gateway(self) -> None:
-        if not self.fleet.is_listening:
-            raise UnavailableError("the agents' gateway does not listen")

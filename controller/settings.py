@@ -16,6 +16,7 @@ from shared.errors import InvalidInputError
 DEFAULT_CONFIG_PATH: Final = Path("/etc/wcp360/controller.toml")
 CONFIG_VARIABLE: Final = "WCP360_CONFIG"
 ENVIRONMENT_PREFIX: Final = "WCP360_"
+FILE_SUFFIX: Final = "_FILE"
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
@@ -38,17 +39,45 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """https://host:port that nodes enrol at; empty: the first public name and api_port."""
     gateway_url: str = ""
     """wss://host:port/agent/v1 that agents dial; empty: the first public name and gateway_port."""
+    gateway_accepts_per_second: Annotated[float, msgspec.Meta(gt=0, le=100_000)] = 150.0
+    """New agents' connections that a gateway lets in; a TLS handshake costs it 3 ms. The others wait their turn."""
+    signer_socket: Path | None = None
+    """Where `wcpd signer` listens; None: the keys are in data_dir/pki and this process signs itself."""
+    signer_users: tuple[str, ...] = ()
+    """Unix users that the signer answers, besides its own and root. Empty: wcp360."""
     bundle_dir: Path | None = None
     """Where agent bundles lie; None: data_dir/bundles."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
     session_hours: Annotated[float, msgspec.Meta(gt=0, le=720)] = 12.0
     """A sign-in ends after this, however busy it was."""
+    job_retention_days: Annotated[float, msgspec.Meta(ge=1, le=3650)] = 90.0
+    """Jobs that ended well are forgotten after so long; what needs attention stays."""
     drift_check_seconds: Seconds = 900.0
     heartbeat_seconds: Seconds = 20.0
+    dead_line_seconds: Seconds = 90.0
+    """A session whose line was cut without a word is noticed within this."""
     metrics_seconds: Seconds = 30.0
     shutdown_seconds: Seconds = 30.0
     """Longest wait for open requests at SIGTERM."""
+    redis_url: str = ""
+    """redis://... for hints, events and tasks; empty: none. It may hold a password: see `<NAME>_FILE` below."""
+    redis_prefix: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9._-]{1,40}$")] = "wcp360"
+    """Keeps two controllers on one Redis or RabbitMQ apart."""
+    hints: Literal["auto", "none", "postgresql", "redis"] = "auto"
+    """What wakes other processes; auto: Redis if there is one, else PostgreSQL's NOTIFY, and nothing on SQLite."""
+    broker: Literal["none", "redis", "rabbitmq"] = "none"
+    """What carries the ids of tasks to workers; none: workers look into the database themselves."""
+    broker_url: str = ""
+    """amqp://... for RabbitMQ; for Redis empty means redis_url."""
+    instance: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{0,40}$")] = ""
+    """Tells this process from others of its role on this machine."""
+    status_host: str = "127.0.0.1"
+    internal_address: str = ""
+    """host:port where other processes of this controller reach this one's gateway; empty: this host's name and its
+    gateway's port."""
+    status_port: Port = 0
+    """Health and metrics of a gateway or a worker, over plain HTTP; 0: any free port, which its ready file names."""
 
     @property
     def effective_database_url(self) -> str:
@@ -56,9 +85,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'controller.db'}"
 
     @property
+    def is_postgresql(self) -> bool:
+        """Whether several processes may share the database."""
+        return self.database_url.startswith("postgresql")
+
+    @property
+    def effective_hints(self) -> Literal["none", "postgresql", "redis"]:
+        """What wakes other processes."""
+        if self.hints != "auto":
+            return self.hints
+        if self.redis_url:
+            return "redis"
+        return "postgresql" if self.is_postgresql else "none"
+
+    @property
     def effective_bundle_dir(self) -> Path:
         """Where agent bundles lie."""
         return self.bundle_dir or self.data_dir / "bundles"
+
+    @property
+    def tls_dir(self) -> Path:
+        """Key and certificate of this process's own listener; a process that has a signer keeps no other key."""
+        return self.data_dir / ("pki" if self.signer_socket is None else "tls")
 
     @property
     def effective_public_names(self) -> tuple[str, ...]:
@@ -113,13 +161,13 @@ def read_config_file(named: str | None) -> dict[str, Any]:
 
 
 def parse_environment(variables: Mapping[str, str]) -> dict[str, Any]:
-    """Settings from variables named `WCP360_<NAME>`; lists are separated by commas.
+    """Settings from variables named `WCP360_<NAME>` or `WCP360_<NAME>_FILE`; lists are separated by commas.
 
     Other variables with our prefix are left alone, since the product's other commands have theirs;
     `list_unknown_variables` names them for a warning.
     """
     kinds = {field.name: field.type for field in msgspec.structs.fields(Settings)}
-    found = {name: variables.get(_variable(name)) for name in kinds}
+    found = {name: _read_variable(variables, name) for name in kinds}
     return {
         name: _parse_list(raw) if kinds[name] == tuple[str, ...] else raw
         for name, raw in found.items()
@@ -127,9 +175,21 @@ def parse_environment(variables: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
+def _read_variable(variables: Mapping[str, str], name: str) -> str | None:
+    """The variable's value, or the content of the file that `<NAME>_FILE` names: how secrets are kept out of sight."""
+    path = variables.get(_variable(name) + FILE_SUFFIX)
+    if path is None:
+        return variables.get(_variable(name))
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"{_variable(name)}{FILE_SUFFIX}: {error}", field=name) from error
+
+
 def list_unknown_variables(variables: Mapping[str, str]) -> list[str]:
     """Variables with our prefix that set nothing here: a typing error, or meant for another command."""
-    known = {CONFIG_VARIABLE, *(_variable(name) for name in Settings.__struct_fields__)}
+    names = [_variable(name) for name in Settings.__struct_fields__]
+    known = {CONFIG_VARIABLE, *names, *(name + FILE_SUFFIX for name in names)}
     return sorted(name for name in variables if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
 
 
@@ -158,6 +218,9 @@ def parse_settings(values: Mapping[str, Any]) -> Settings:
     _require_url(settings.database_url, "database_url", ("sqlite+aiosqlite:", "postgresql+asyncpg:"))
     _require_url(settings.controller_url, "controller_url", ("https://",))
     _require_url(settings.gateway_url, "gateway_url", ("wss://",))
+    _require_url(settings.redis_url, "redis_url", ("redis://", "rediss://", "unix://"))
+    _require_url(settings.broker_url, "broker_url", ("redis://", "rediss://", "unix://", "amqp://", "amqps://"))
+    _require_carriers(settings)
     return settings
 
 
@@ -170,6 +233,18 @@ def _decode_path(kind: type, value: Any) -> Any:
 def _require_url(value: str, name: str, prefixes: tuple[str, ...]) -> None:
     if value and not value.startswith(prefixes):
         raise InvalidInputError(f"setting {name} must start with {' or '.join(prefixes)}", field=name)
+
+
+def _require_carriers(settings: Settings) -> None:
+    is_postgresql = settings.database_url.startswith("postgresql")
+    if settings.hints == "postgresql" and not is_postgresql:
+        raise InvalidInputError("setting hints: postgresql needs a database_url of PostgreSQL", field="hints")
+    if settings.hints == "redis" and not settings.redis_url:
+        raise InvalidInputError("setting hints: redis needs redis_url", field="hints")
+    if settings.broker == "redis" and not (settings.broker_url or settings.redis_url):
+        raise InvalidInputError("setting broker: redis needs broker_url or redis_url", field="broker")
+    if settings.broker == "rabbitmq" and not settings.broker_url.startswith("amqp"):
+        raise InvalidInputError("setting broker: rabbitmq needs a broker_url that begins with amqp", field="broker")
 
 
 def _unknown(name: str) -> InvalidInputError:

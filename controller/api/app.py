@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -114,7 +115,9 @@ def provide_actor(request: Request[Any, Any, Any]) -> Actor:
     Raises:
         UnauthenticatedError: Nobody we know.
     """
-    return require_identity(request).actor
+    actor = require_identity(request).actor
+    address = request.client.host if request.client is not None else ""
+    return dataclasses.replace(actor, address=address)
 
 
 def provide_request_id(request: Request[Any, Any, Any]) -> str:

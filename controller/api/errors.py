@@ -56,6 +56,11 @@ _CODE_OF_STATUS: Final[Mapping[int, str]] = {
 }
 
 _RETRY_AFTER_SECONDS: Final = 5
+_OUTAGE_WORDS: Final = ("locked", "busy", "connect", "disk i/o error", "disk is full", "readonly", "unable to open")
+"""In SQLite's messages. Source: https://www.sqlite.org/rescode.html, sqlite3_errstr."""
+_OUTAGE_STATES: Final = frozenset({"25006", "53100", "53200", "53300", "57P01", "57P02", "57P03", "58030"})
+"""read_only_sql_transaction, disk_full, out_of_memory, too_many_connections, admin_shutdown, crash_shutdown,
+cannot_connect_now, io_error. Source: PostgreSQL manual, appendix A."""
 
 
 class RateLimitedError(errors.UnavailableError):
@@ -112,13 +117,16 @@ def problem_of(error: BaseException, request_id: str) -> tuple[Problem, dict[str
 
 
 def is_database_outage(error: BaseException) -> bool:
-    """True for a lost connection, an exhausted pool or a lock that did not come; not for a wrong statement."""
+    """True for a lost connection, a full disk or a lock that did not come; not for a wrong statement."""
     if isinstance(error, PoolTimeoutError | InterfaceError):
         return True
-    if isinstance(error, OperationalError):
-        text = str(error.orig).lower()
-        return error.connection_invalidated or "locked" in text or "busy" in text or "connect" in text
-    return isinstance(error, DBAPIError) and error.connection_invalidated
+    if not isinstance(error, DBAPIError):
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    if error.connection_invalidated or isinstance(error.orig, OSError) or state in _OUTAGE_STATES:
+        return True
+    text = str(error.orig).lower()
+    return isinstance(error, OperationalError) and any(word in text for word in _OUTAGE_WORDS)
 
 
 def render_problem(problem: Problem) -> bytes:

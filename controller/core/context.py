@@ -32,6 +32,8 @@ class Actor:
     role: Role
     scopes: frozenset[str] = frozenset({"*"})
     """What a token may do: `*`, `noun:read`, `noun:write`, or `*:read`."""
+    address: str = field(default="", compare=False)
+    """Where the request came from; empty for what the controller does by itself."""
 
     @property
     def reference(self) -> str:

@@ -8,7 +8,7 @@ takes milliseconds, and whatever takes longer is a job.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar
@@ -17,6 +17,7 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from controller import faults
 from controller.core.audit.chain import append_changes
 from controller.core.context import Actor, Change, OpContext
 from controller.core.manifest import ManifestRegistry
@@ -25,8 +26,9 @@ from controller.db.base import utc_now
 from controller.db.engine import Database
 from controller.jobs.models import Job
 from controller.jobs.queue import JobRequest, request_job
+from controller.jobs.tasks import TaskKind, Tasks
 from controller.jobs.views import JobView, render_jobs
-from shared.errors import AgentOfflineError, ConflictError, FleetError
+from shared.errors import AgentOfflineError, BugError, ConflictError, FleetError
 from shared.protocol.job import JobMode, JobResult
 from shared.specs.account import ResourceLimits
 from shared.specs.manifest import DriftPolicy
@@ -99,6 +101,17 @@ class FleetContext(OpContext):
 
     registry: ManifestRegistry = field(kw_only=True)
     fleet: Fleet = field(kw_only=True)
+    tasks: Tasks | None = field(default=None, kw_only=True)
+
+    async def later(self, kind: str, args: dict[str, Any], *, dedup_key: str | None = None) -> None:
+        """Let the controller itself do something after this change is committed (controller.jobs.tasks).
+
+        Raises:
+            BugError: Nobody can run this kind.
+        """
+        if self.tasks is None:
+            raise BugError(f"nobody runs tasks here, and {kind} was asked for")
+        await self.tasks.add(self.session, kind, args, dedup_key=dedup_key)
 
     async def ask(self, request: JobRequest) -> str:
         """Ask a node for something; the id of the job."""
@@ -144,7 +157,14 @@ class Operations:
         self._fleet = fleet
         self._engine = engine
         self._publisher = publisher
+        self._tasks: Tasks | None = None
         self._clock = clock
+
+    def attach_tasks(self, tasks: Tasks, kinds: Iterable[TaskKind]) -> None:
+        """Before the first change: who runs tasks, and the kinds that use cases ask for."""
+        self._tasks = tasks
+        for kind in kinds:
+            tasks.register(kind)
 
     async def change(
         self,
@@ -197,9 +217,11 @@ class Operations:
                 if is_dry_run:
                     requests = await _plan_requests(session, ctx.job_ids)
                     _roll_back()
+                faults.at("change.before_commit")
         except _RolledBack:
             resource, ctx = done[0]
             return Outcome(resource=resource, plan=await self._plan(ctx.changes, requests))
+        faults.at("change.after_commit")
         resource, ctx = done[0]
         self._announce(ctx)
         return Outcome(resource=resource, jobs=jobs)
@@ -217,6 +239,7 @@ class Operations:
             is_dry_run=is_dry_run,
             registry=self._registry,
             fleet=self._fleet,
+            tasks=self._tasks,
         )
 
     def _announce(self, ctx: FleetContext) -> None:

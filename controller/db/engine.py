@@ -6,12 +6,22 @@ or fails with "database is locked" at once. Source: https://www.sqlite.org/lang_
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, event
+from sqlalchemy import URL, Connection, event
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+
+from controller.db.hot import SERVER_SETTINGS, HotConnections, HotPostgresql, HotSqlite
+from controller.db.prepared import Driver, Prepared
+from controller.db.sqlite_driver import DirectDbapi
+
+TURN_SECONDS: Final = 30.0
+"""Longer than any transaction may take; whoever waits longer is told that the database does not answer."""
 
 _PRAGMAS = (
     "journal_mode=WAL",
@@ -27,11 +37,19 @@ class Database:
     """Opens read and write transactions. `url` is sqlite+aiosqlite:///path or postgresql+asyncpg://..."""
 
     def __init__(self, url: str) -> None:
-        self.engine: AsyncEngine = create_async_engine(url, pool_pre_ping=url.startswith("postgresql"))
         self.is_sqlite = url.startswith("sqlite")
+        shared_server = {"pool_pre_ping": True, "connect_args": {"server_settings": SERVER_SETTINGS}}
+        options: dict[str, Any] = {"module": DirectDbapi()} if self.is_sqlite else shared_server
+        self.engine: AsyncEngine = create_async_engine(url, **options)
+        self._turn = asyncio.Lock()
+        self._hot: HotConnections = (
+            HotSqlite(_path_of(self.engine.url), _PRAGMAS) if self.is_sqlite else HotPostgresql(self.engine)
+        )
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+        else:
+            event.listen(self.engine.sync_engine, "do_connect", _connect_postgresql)
         self._write_engine = self.engine.execution_options(is_write=True)
 
     @asynccontextmanager
@@ -43,12 +61,60 @@ class Database:
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:
         """A transaction: committed when the block ends, rolled back when it raises."""
-        async with AsyncSession(self._write_engine, expire_on_commit=False) as session, session.begin():
+        async with (
+            self._its_turn(),
+            AsyncSession(self._write_engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             yield session
+
+    @asynccontextmanager
+    async def _its_turn(self) -> AsyncIterator[None]:
+        """SQLite has one writer and no queue for it: who comes at the wrong moment waits for ever. So we queue here."""
+        if not self.is_sqlite:
+            yield
+            return
+        try:
+            async with asyncio.timeout(TURN_SECONDS):
+                await self._turn.acquire()
+        except TimeoutError as error:
+            raise SQLAlchemyTimeoutError(f"no turn to write within {TURN_SECONDS:.0f} s") from error
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    @asynccontextmanager
+    async def hot(self) -> AsyncIterator[Driver]:
+        """A write transaction for the job engine's prepared statements (controller.db.prepared).
+
+        Raises:
+            SQLAlchemyError: As in any other transaction.
+        """
+        async with self._its_turn(), self._hot.transaction() as driver:
+            yield driver
+
+    async def glance(self, statement: Prepared, **values: Any) -> list[Any]:
+        """The rows of a prepared query, as they are committed now."""
+        async with self._hot.reading() as driver:
+            return await statement.fetch(driver, **values)
 
     async def close(self) -> None:
         """Close all connections."""
+        await self._hot.close()
         await self.engine.dispose()
+
+
+def _path_of(url: URL) -> str:
+    return url.database or ":memory:"
+
+
+def _connect_postgresql(dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
+    """A server that is away shows as a plain OSError, which nobody takes for an answer of the database."""
+    try:
+        return dialect.connect(*arguments, **options)
+    except OSError as error:
+        raise OperationalError("connect", None, error) from error
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

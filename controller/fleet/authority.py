@@ -1,10 +1,13 @@
-"""The fleet's own certificate authority (P-256): certificates for the controller's listeners and for the nodes."""
+"""One certificate authority of the fleet (P-256): certificates for the controller's listeners and for the nodes.
+
+There are two of them while one replaces the other: controller/fleet/authorities.py.
+"""
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,6 +29,10 @@ SERVER_LIFETIME: Final = timedelta(days=365)
 SERVER_RENEWAL: Final = timedelta(days=60)
 """A server certificate with less than this left is replaced, with the same key: pasted pins stay true."""
 NODE_LIFETIME: Final = timedelta(days=7)
+TRUSTED_FILE: Final = "ca.pem"
+"""Every authority that is trusted now, for people and their tools (controller/fleet/authorities.py writes it)."""
+FIRST_ID: Final = "ca"
+"""The authority that a fleet begins with; each later one is named by the rotation that brought it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,8 @@ class IssuedCertificate:
     fingerprint: str
     """SHA-256 of the DER in hex: how the gateway knows the node."""
     not_after: datetime
+    issuer: str = FIRST_ID
+    """Id of the authority."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,30 +62,35 @@ class ServerCertificate:
 class Authority:
     """Issues certificates. Every time is passed in by the caller."""
 
-    def __init__(self, pki_dir: Path, key: EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
+    def __init__(
+        self, pki_dir: Path, key: EllipticCurvePrivateKey, certificate: x509.Certificate, *, ca_id: str = FIRST_ID
+    ) -> None:
         self._dir = pki_dir
         self._key = key
         self._certificate = certificate
+        self.ca_id = ca_id
 
     @classmethod
-    def open_or_create(cls, pki_dir: Path, *, now: datetime) -> Authority:
+    def open_or_create(cls, pki_dir: Path, *, now: datetime, ca_id: str = FIRST_ID) -> Authority:
         """Read the authority from its folder, or make a new one there.
 
         Raises:
             UnavailableError: Its key cannot be read.
         """
         ensure_pki_dir(pki_dir)
-        key = ensure_p256_key(pki_dir / "ca.key")
-        path = pki_dir / "ca.pem"
+        stem = authority_stem(ca_id)
+        key = ensure_p256_key(pki_dir / f"{stem}.key")
+        path = pki_dir / f"{stem}.crt"
         if not path.exists():
-            certificate = _self_signed(key, now)
+            # An installation of before kept the certificate in ca.pem, which holds all trusted ones now.
+            certificate = _find_certificate(pki_dir / TRUSTED_FILE, key) or _self_signed(key, now)
             write_durably(path, certificate.public_bytes(serialization.Encoding.PEM), mode=0o644)
-        return cls(pki_dir, key, x509.load_pem_x509_certificate(path.read_bytes()))
+        return cls(pki_dir, key, x509.load_pem_x509_certificate(path.read_bytes()), ca_id=ca_id)
 
     @property
     def ca_path(self) -> Path:
-        """PEM file of the authority's certificate."""
-        return self._dir / "ca.pem"
+        """PEM file with the certificates of all authorities that are trusted beside this one, and its own."""
+        return self._dir / TRUSTED_FILE
 
     @property
     def ca_pem(self) -> str:
@@ -93,20 +107,19 @@ class Authority:
         """SHA-256 in hex of the authority's public key (SPKI): what an enrolment token pins."""
         return hashlib.sha256(public_key_der(self._key.public_key())).hexdigest()
 
-    def ensure_server_certificate(self, names: tuple[str, ...], *, now: datetime) -> ServerCertificate:
-        """A certificate for these host names and addresses; made anew when they changed or it ends soon."""
-        key = ensure_p256_key(self._dir / "server.key")
-        path = self._dir / "server.pem"
-        wanted = [_general_name(name) for name in dict.fromkeys(names)]
-        if not path.exists() or not self._is_good(x509.load_pem_x509_certificate(path.read_bytes()), key, wanted, now):
-            builder = _leaf(self._certificate, key.public_key(), now, SERVER_LIFETIME)
-            builder = builder.subject_name(_common_name(names[0][:64]))
-            builder = builder.add_extension(x509.SubjectAlternativeName(wanted), critical=False)
-            builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-            pem = builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-            write_durably(path, pem + self.ca_pem.encode(), mode=0o644)
-        digest = hashlib.sha256(public_key_der(key.public_key())).digest()
-        return ServerCertificate(path, self._dir / "server.key", base64.b64encode(digest).decode())
+    def issue_server_certificate(
+        self, csr: x509.CertificateSigningRequest, names: Sequence[str], *, now: datetime
+    ) -> str:
+        """A certificate for a listener with these host names and addresses, as PEM with the authority behind it."""
+        wanted = [general_name(name) for name in dict.fromkeys(names)]
+        builder = _leaf(self._certificate, require_p256(csr), now, SERVER_LIFETIME)
+        builder = builder.subject_name(_common_name(names[0][:64]))
+        builder = builder.add_extension(x509.SubjectAlternativeName(wanted), critical=False)
+        # Both ends of a connection between two processes of the controller show this certificate.
+        purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+        pem = builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        return pem.decode() + self.ca_pem
 
     def issue_node_certificate(
         self, csr: x509.CertificateSigningRequest, *, cluster_id: str, node_id: str, now: datetime
@@ -123,20 +136,22 @@ class Authority:
             serial=f"{certificate.serial_number:x}",
             fingerprint=fingerprint_of(certificate.public_bytes(serialization.Encoding.DER)),
             not_after=certificate.not_valid_after_utc,
+            issuer=self.ca_id,
         )
 
-    def _is_good(
-        self,
-        certificate: x509.Certificate,
-        key: EllipticCurvePrivateKey,
-        wanted: list[x509.GeneralName],
-        now: datetime,
-    ) -> bool:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        same_key = public_key_der(certificate.public_key()) == public_key_der(key.public_key())
-        lasts = certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc - SERVER_RENEWAL
-        ours = certificate.issuer == self._certificate.subject
-        return same_key and lasts and ours and set(names) == set(wanted)
+
+def _find_certificate(path: Path, key: EllipticCurvePrivateKey) -> x509.Certificate | None:
+    """The certificate of this key in a PEM file."""
+    if not path.exists():
+        return None
+    ours = public_key_der(key.public_key())
+    found = x509.load_pem_x509_certificates(path.read_bytes())
+    return next((certificate for certificate in found if public_key_der(certificate.public_key()) == ours), None)
+
+
+def authority_stem(ca_id: str) -> str:
+    """Name of the authority's two files, without their suffix."""
+    return ca_id if ca_id == FIRST_ID else f"{FIRST_ID}-{ca_id}"
 
 
 def parse_csr(pem: str) -> x509.CertificateSigningRequest:
@@ -236,7 +251,10 @@ def _common_name(value: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, value)])
 
 
-def _general_name(name: str) -> x509.GeneralName:
+def general_name(name: str) -> x509.GeneralName:
+    """A host name, an address or a URI, as a certificate holds it."""
+    if "://" in name:
+        return x509.UniformResourceIdentifier(name)
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:

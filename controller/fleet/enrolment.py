@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.fleet import tokens
-from controller.fleet.authority import Authority, IssuedCertificate, csr_digest, parse_csr
+from controller.fleet.authority import IssuedCertificate, csr_digest, parse_csr
 from controller.fleet.manifest import ensure_role_modules, next_node_request
 from controller.fleet.models import (
     ApprovalMode,
@@ -27,7 +27,7 @@ from controller.fleet.names import find_free_name, name_from_hostname
 from controller.fleet.ports import ChangeNote, FleetOp, Recorder
 from controller.fleet.requests import require_request
 from controller.fleet.signer import Signer
-from controller.fleet.trust import ensure_trust_bundle
+from controller.fleet.trust import ensure_trust_bundle, list_trusted_authorities, render_pem
 from controller.fleet.words import render_words
 from controller.jobs.commands import release_node_jobs
 from shared.errors import ConflictError, FleetError, ForbiddenError, NotFoundError
@@ -40,8 +40,7 @@ REPLAY_TIME: Final = timedelta(minutes=10)
 class Enrolments:
     """Use cases of enrolment. `gateway_url` is what approved nodes are told to dial."""
 
-    def __init__(self, *, authority: Authority, signer: Signer, gateway_url: str, record: Recorder) -> None:
-        self._authority = authority
+    def __init__(self, *, signer: Signer, gateway_url: str, record: Recorder) -> None:
         self._signer = signer
         self._gateway_url = gateway_url
         self._record = record
@@ -65,7 +64,7 @@ class Enrolments:
         known = await _find_enrolment(op.session, csr_hash)
         if known is not None and known.token_id == token.token_id:
             return await self._answer_again(op, known)
-        obstacle = tokens.find_obstacle(row, address=address, now=op.now)
+        obstacle = tokens.find_obstacle(row, address=address, csr_hash=csr_hash, now=op.now)
         if obstacle is None and (known is not None or not await tokens.claim_token(op.session, row, now=op.now)):
             obstacle = tokens.used_error()
         if obstacle is not None:
@@ -137,7 +136,9 @@ class Enrolments:
         op.session.add(enrolment)
         await op.session.flush()
         # A known machine with another key is either reinstalled or an impostor; only a person can tell.
-        if token.approval is ApprovalMode.AUTO and not is_known_machine:
+        # With its request named beforehand, somebody has told already.
+        is_told = token.approval is ApprovalMode.PRESTAGED
+        if is_told or (token.approval is ApprovalMode.AUTO and not is_known_machine):
             await self._approve(op, enrolment, node)
         else:
             self._record(op, _note(node, "node.request", {"fingerprint_words": enrolment.fingerprint_words}))
@@ -145,6 +146,9 @@ class Enrolments:
 
     async def _approve(self, op: FleetOp, enrolment: Enrolment, node: Node) -> None:
         kept = enrolment.request
+        if kept.get("kind") == "renewal":
+            await self._approve_renewal(op, enrolment, node)
+            return
         if node.state is not NodeState.PENDING:
             node.node_gen += 1
             await release_node_jobs(op.session, node.id, note="the node was enrolled anew", now=op.now)
@@ -154,10 +158,8 @@ class Enrolments:
         node.agent_version, node.capability = kept["agent_version"], kept["capability"]
         node.roles = node.roles or kept["roles"]
         await revoke_certificates(op.session, node.id, now=op.now)
-        issued = self._authority.issue_node_certificate(
-            parse_csr(enrolment.csr_pem), cluster_id=self._signer.cluster_id, node_id=node.id, now=op.now
-        )
-        op.session.add(_certificate_row(node, issued))
+        issued = await self._signer.issue_node_certificate(enrolment.csr_pem, node_id=node.id)
+        op.session.add(certificate_row(node.id, issued))
         enrolment.state, enrolment.decided_at = EnrolmentState.APPROVED, op.now
         await ensure_role_modules(op.session, node)
         await op.ask(
@@ -167,17 +169,20 @@ class Enrolments:
         )
         self._record(op, _note(node, "node.approve", {"roles": list(node.roles), "node_gen": node.node_gen}))
 
+    async def _approve_renewal(self, op: FleetOp, enrolment: Enrolment, node: Node) -> None:
+        """The same machine with the same identity, away for long: it gets a certificate, and nothing else changes."""
+        if node.state is not NodeState.ACTIVE:
+            raise ConflictError(f"the node {node.name} is {node.state.value}")
+        issued = await self._signer.issue_node_certificate(enrolment.csr_pem, node_id=node.id)
+        op.session.add(certificate_row(node.id, issued))
+        enrolment.state, enrolment.decided_at = EnrolmentState.APPROVED, op.now
+        await op.session.flush()
+        self._record(op, _note(node, "node.approve", {"node_gen": node.node_gen, "is_renewal": True}))
+
     async def _reply(self, op: FleetOp, enrolment: Enrolment) -> EnrolmentReply:
         node = await op.session.get_one(Node, enrolment.node_id)
-        certificate = (
-            await op.session.execute(
-                select(NodeCertificate)
-                .where(NodeCertificate.node_id == node.id, NodeCertificate.revoked_at.is_(None))
-                .order_by(NodeCertificate.id.desc())
-                .limit(1)
-            )
-        ).scalar_one()
-        bundle = await ensure_trust_bundle(op.session, authority=self._authority, signer=self._signer, now=op.now)
+        certificate = await find_certificate(op.session, node.id)
+        bundle = await ensure_trust_bundle(op.session, signer=self._signer, now=op.now)
         return EnrolmentReply(
             state=EnrolmentState.APPROVED,
             fingerprint_words=enrolment.fingerprint_words,
@@ -186,12 +191,23 @@ class Enrolments:
             node_gen=node.node_gen,
             cluster_id=self._signer.cluster_id,
             certificate_pem=certificate.pem,
-            ca_pem=self._authority.ca_pem,
+            ca_pem=render_pem(await list_trusted_authorities(op.session)),
             root_key_id=self._signer.root_kid,
             root_public_key=self._signer.root_public_key,
             trust_bundle=bundle.envelope,
             gateway_url=self._gateway_url,
         )
+
+
+async def find_certificate(session: AsyncSession, node_id: str) -> NodeCertificate:
+    """The node's newest certificate that is worth something."""
+    statement = (
+        select(NodeCertificate)
+        .where(NodeCertificate.node_id == node_id, NodeCertificate.revoked_at.is_(None))
+        .order_by(NodeCertificate.id.desc())
+        .limit(1)
+    )
+    return (await session.execute(statement)).scalar_one()
 
 
 async def revoke_certificates(session: AsyncSession, node_id: str, *, now: datetime) -> None:
@@ -271,9 +287,11 @@ def _keep(request: EnrolmentRequest, token: EnrolmentTokenRow) -> dict[str, Any]
     }
 
 
-def _certificate_row(node: Node, issued: IssuedCertificate) -> NodeCertificate:
+def certificate_row(node_id: str, issued: IssuedCertificate) -> NodeCertificate:
+    """The row of a certificate that was just issued."""
     return NodeCertificate(
-        node_id=node.id,
+        node_id=node_id,
+        issuer=issued.issuer,
         serial=issued.serial,
         fingerprint=issued.fingerprint,
         pem=issued.pem,

@@ -2,56 +2,74 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 import structlog
 from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.db.base import utc_now
 from controller.db.engine import Database
+from controller.db.prepared import Driver
 from controller.fleet import renewal, tokens
 from controller.fleet.authority import Authority, ServerCertificate
 from controller.fleet.drift import DriftKeeper
 from controller.fleet.drift_decisions import DriftDecisions
 from controller.fleet.enrolment import Enrolments
 from controller.fleet.gateway import Gateway, GatewayOptions, GatewayParts
+from controller.fleet.health_keeper import HealthKeeper
+from controller.fleet.hold_book import HoldBook, MarkingPublisher
 from controller.fleet.installer import InstallFiles
+from controller.fleet.job_key_drill import JobKeyDrill
+from controller.fleet.maintenance import Maintenance
 from controller.fleet.manifest import NodeObserver
-from controller.fleet.models import Node, NodeState
+from controller.fleet.metrics import STALE_AFTER_INTERVALS, NodeSample
+from controller.fleet.models import Node
 from controller.fleet.nodes import Nodes
+from controller.fleet.pings import Pings
 from controller.fleet.placement import Placement
 from controller.fleet.ports import (
+    ChangeAsSystem,
     CommittedProvider,
     FleetOp,
     Publisher,
     Reconverge,
     Recorder,
+    change_nothing,
     nothing_committed,
     reconverge_nothing,
     record_nothing,
 )
+from controller.fleet.presence import find_current, find_sample
+from controller.fleet.processes import ProcessBook
+from controller.fleet.quarantine import Quarantine
+from controller.fleet.releases import Releases
+from controller.fleet.renewal_wave import RenewalWave
+from controller.fleet.rollout_loop import record_update_report
+from controller.fleet.rollouts import Rollouts
 from controller.fleet.sessions import mark_silent
-from controller.fleet.signer import LocalSigner
+from controller.fleet.signer import Signer
 from controller.fleet.tokens import NewToken, TokenParams
-from controller.fleet.trust import decode_envelope, ensure_trust_bundle, find_trust_bundle
+from controller.fleet.traffic import list_identities
+from controller.fleet.trust import ensure_trust_bundle
+from controller.fleet.trust_keeper import TrustKeeper
+from controller.fleet.updates import UpdateOffers
 from controller.jobs.engine import JobEngine
+from controller.jobs.hints import Channel, Hints
 from controller.jobs.loops import Loops
 from controller.jobs.ports import NodeIdentity
 from controller.settings import Settings
-from shared.errors import BugError, FleetError, NotFoundError
+from shared.errors import FleetError, NotFoundError
 from shared.protocol.envelope import Envelope
+from shared.protocol.health import CheckHealth
 from shared.protocol.renewal import RenewalReply, RenewalRequest
 from shared.specs.account import ResourceLimits
 from shared.specs.manifest import DriftPolicy
 
-RENEWAL_SECONDS: Final = 3600.0
-"""How often keys, bundle and server certificate are looked at."""
 _PHP_OF_SYSTEM: Final = {("debian", "12"): frozenset({"8.2"}), ("debian", "13"): frozenset({"8.4"})}
 """What Debian itself brings. Source: packages.debian.org, php-fpm."""
 
@@ -65,6 +83,7 @@ class FleetPorts:
     record: Recorder = record_nothing
     committed: CommittedProvider = nothing_committed
     reconverge: Reconverge = reconverge_nothing
+    change: ChangeAsSystem = change_nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +94,13 @@ class FleetParts:
     database: Database
     engine: JobEngine
     publisher: Publisher
-    signer: LocalSigner
+    signer: Signer
     """The same one that the engine signs with."""
     ports: FleetPorts = FleetPorts()
     clock: Callable[[], datetime] = utc_now
+    hints: Hints = field(default_factory=Hints)
+    role: str = "all"
+    """Of this process; for people."""
 
 
 class Fleet:
@@ -91,97 +113,110 @@ class Fleet:
     def __init__(self, parts: FleetParts) -> None:
         self._parts = parts
         self._settings = parts.settings
-        self._authority: Authority | None = None
-        self._server_certificate: ServerCertificate | None = None
+        self.keys = TrustKeeper(
+            parts.settings, parts.database, parts.signer, parts.hints, parts.clock, record=parts.ports.record
+        )
         self._placement = Placement(parts.ports.committed)
         self._loops = Loops()
         self._started_at: datetime | None = None
         self.nodes = Nodes(parts.ports.record)
         self.drift = DriftDecisions(parts.ports.record)
-        self.gateway = Gateway(_gateway_options(parts.settings), self._gateway_parts())
+        self._publisher = MarkingPublisher(parts.publisher)
+        self.job_keys = JobKeyDrill(parts.signer, parts.ports.record)
+        self.maintenance = Maintenance(parts.ports.record)
+        self.quarantine = Quarantine(parts.ports.record)
+        samples = lambda: self.gateway.latest_metrics()  # noqa: E731, PLW0108 - the gateway is built after its keeper
+        self.health = HealthKeeper(parts.database, self._publisher, samples, clock=parts.clock)
+        self.releases = Releases(
+            bundle_dir=parts.settings.effective_bundle_dir, signer=parts.signer, record=parts.ports.record
+        )
+        self.rollouts = Rollouts(parts.ports.record)
+        self.gateway: Gateway = Gateway(_gateway_options(parts.settings), self._gateway_parts())
+        self.update_offers = UpdateOffers(
+            parts.database, self.releases, self.gateway.send, gateway_id=self.gateway.gateway_id, clock=parts.clock
+        )
+        self.hold_book = self._publisher.book = HoldBook(parts.database, self.gateway.send, clock=parts.clock)
+        self.processes = ProcessBook(
+            parts.database,
+            process_id=self.gateway.gateway_id,
+            role=parts.role,
+            instance=parts.settings.instance,
+            clock=parts.clock,
+        )
+        self.processes.count_nodes = lambda: self.connected_count
+        self.keys.on_certificate.append(self.gateway.use_certificate)
+        self.keys.on_wanted_issuer = RenewalWave(lambda: self.gateway.sessions, clock=parts.clock).ask
+        parts.hints.on(Channel.HEALTH, self._look_at_health)
         parts.engine.attach_nodes(self)
+        parts.engine.attach_courier(self.gateway.traffic)
+        self.pings = Pings(parts.database, parts.engine, parts.clock)
         parts.engine.on_result(NodeObserver())
         drifts = DriftKeeper(parts.publisher, clock=parts.clock)
         parts.engine.on_result(drifts.observe_result)
         parts.engine.on_drift(drifts)
+        parts.engine.on_update(partial(record_update_report, clock=parts.clock))
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
     def open_keys(self) -> ServerCertificate:
-        """Read or make the authority, the signer's keys and the server certificate. Again: renews what is due.
+        """See TrustKeeper.open."""
+        return self.keys.open()
 
-        Raises:
-            UnavailableError: A key cannot be read.
-        """
-        self._parts.signer.open()
-        if self._authority is None:
-            self._authority = Authority.open_or_create(self._settings.data_dir / "pki", now=self._parts.clock())
-        names = self._settings.effective_public_names
-        self._server_certificate = self._authority.ensure_server_certificate(names, now=self._parts.clock())
-        return self._server_certificate
-
-    async def start(self) -> None:
-        """Listen for agents.
+    async def start(self, *, serves_agents: bool = True) -> None:
+        """Listen for agents, if this process serves them.
 
         Raises:
             OSError: The gateway's port is taken.
             UnavailableError: A key cannot be read.
         """
         certificate = self.open_keys()
-        await self._ensure_trust()
+        await self.keys.start()
+        await self.processes.start()
         async with self._parts.database.write() as session:
             # What a crashed process left as connected; who really is comes back within the moment.
             lease = timedelta(seconds=2 * self._settings.heartbeat_seconds)
             await mark_silent(session, silent_since=self._parts.clock() - lease)
-        await self.gateway.start(certificate, str(self.authority.ca_path))
+        if serves_agents:
+            await self.gateway.start(certificate, await self.read_ca_pem())
+            self.update_offers.start()
+        await self.health.start()
+        await self.hold_book.start()
         self._started_at = self._parts.clock()
-        self._loops.spawn(self._run_renewal(), name="fleet-renewal")
 
     async def stop(self) -> None:
         """Send the agents away and close."""
         await self._loops.stop()
+        await self.keys.stop()
+        await self.health.stop()
+        await self.hold_book.stop()
+        await self.update_offers.stop()
         await self.gateway.stop()
-
-    async def _run_renewal(self) -> None:
-        while await self._loops.pause(RENEWAL_SECONDS * random.uniform(0.8, 1.2)):  # noqa: S311 - jitter
-            try:
-                await self.renew()
-            except (FleetError, SQLAlchemyError, OSError) as error:
-                _log.warning("fleet.renewal_failed", error=str(error))
+        await self.processes.stop()
 
     async def renew(self) -> None:
-        """Renew what is due: server certificate, job key, trust bundle."""
-        before = self._server_certificate
-        content = before.chain_path.read_bytes() if before is not None else b""
-        certificate = self.open_keys()
-        if certificate.chain_path.read_bytes() != content:
-            self.gateway.use_certificate(certificate)
-        version = (await self.read_trust())[0]
-        newest, envelope = await self._ensure_trust()
-        if newest > version:
-            await self.gateway.offer_trust(newest, envelope)
+        """See TrustKeeper.renew."""
+        await self.keys.renew()
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
     @property
     def authority(self) -> Authority:
-        """The certificate authority, once the keys are open."""
-        if self._authority is None:
-            raise BugError("the fleet's keys were not opened")
-        return self._authority
+        """See TrustKeeper.authority."""
+        return self.keys.authority
+
+    async def read_ca_pem(self) -> str:
+        """See TrustKeeper.read_ca_pem."""
+        return await self.keys.read_ca_pem()
 
     @property
     def server_certificate(self) -> ServerCertificate:
         """For the API's listener, once the keys are open."""
-        if self._server_certificate is None:
-            raise BugError("the fleet's keys were not opened")
-        return self._server_certificate
+        return self.keys.server_certificate
 
     @property
     def enrolments(self) -> Enrolments:
         """Use cases of enrolment."""
         return Enrolments(
-            authority=self.authority,
             signer=self._parts.signer,
             gateway_url=self._settings.effective_gateway_url,
             record=self._parts.ports.record,
@@ -189,19 +224,23 @@ class Fleet:
 
     async def create_token(self, op: FleetOp, params: TokenParams) -> NewToken:
         """See tokens.create_token."""
-        record = self._parts.ports.record
-        return await tokens.create_token(op, params, ca_pin=self.authority.ca_pin, record=record)
+        await ensure_trust_bundle(op.session, signer=self._parts.signer, now=op.now)
+        return await tokens.create_token(op, params, record=self._parts.ports.record)
 
     async def delete_token(self, op: FleetOp, row_id: str) -> None:
         """See tokens.delete_token."""
         await tokens.delete_token(op, row_id, record=self._parts.ports.record)
 
-    async def renew_certificate(self, op: FleetOp, request: RenewalRequest) -> RenewalReply:
+    async def renew_certificate(
+        self, op: FleetOp, request: RenewalRequest, *, address: str = ""
+    ) -> RenewalReply | FleetError:
         """See renewal.renew_certificate."""
-        cluster_id, record = self._parts.signer.cluster_id, self._parts.ports.record
-        return await renewal.renew_certificate(
-            op, request, authority=self.authority, cluster_id=cluster_id, record=record
-        )
+        record = self._parts.ports.record
+        return await renewal.renew_certificate(op, request, signer=self._parts.signer, record=record, address=address)
+
+    def offer_trust_soon(self) -> None:
+        """There may be a newer trust bundle: every gateway looks now."""
+        self._parts.hints.send(Channel.TRUST)
 
     @property
     def install_files(self) -> InstallFiles:
@@ -217,24 +256,39 @@ class Fleet:
         return GatewayParts(
             database=parts.database,
             engine=parts.engine,
-            publisher=parts.publisher,
+            publisher=self._publisher,
             reconverge=parts.ports.reconverge,
             read_trust=self.read_trust,
+            health=self.health,
+            quarantine=self._put_in_quarantine,
             clock=parts.clock,
+            hints=parts.hints,
         )
 
     async def read_trust(self) -> tuple[int, Envelope]:
-        """Version and envelope of the bundle in force."""
-        async with self._parts.database.read() as session:
-            row = await find_trust_bundle(session)
-        return (row.version, decode_envelope(row.envelope)) if row is not None else await self._ensure_trust()
+        """See TrustKeeper.read_trust."""
+        return await self.keys.read_trust()
 
-    async def _ensure_trust(self) -> tuple[int, Envelope]:
-        async with self._parts.database.write() as session:
-            row = await ensure_trust_bundle(
-                session, authority=self.authority, signer=self._parts.signer, now=self._parts.clock()
-            )
-            return row.version, decode_envelope(row.envelope)
+    def look_at_health(self, node_id: str) -> None:
+        """Have the node look at its modules, whichever process holds its session."""
+        self._parts.hints.send(Channel.HEALTH, (node_id,))
+
+    def _look_at_health(self, node_ids: Sequence[str]) -> None:
+        for node_id in node_ids:
+            self._loops.spawn(self._ask_for_health(node_id))
+
+    async def _ask_for_health(self, node_id: str) -> None:
+        await self.gateway.send(node_id, CheckHealth())
+
+    async def resume(self, node_id: str) -> None:
+        """After a node's hold has ended: sign and send what waited, and ask again for what is behind."""
+        self._parts.engine.notify()
+        self.gateway.offer_soon(node_id)
+        await self._parts.ports.reconverge(node_id, False)  # noqa: FBT003 - positional by contract
+
+    async def _put_in_quarantine(self, node_id: str, reason: str) -> None:
+        _log.warning("fleet.quarantine", node_id=node_id, reason=reason)
+        await self._parts.ports.change(lambda op: self.quarantine.impose(op, node_id, reason))
 
     # --- for health checks --------------------------------------------------------------------------------------------
 
@@ -250,10 +304,9 @@ class Fleet:
 
     # --- controller.jobs.ports.NodeDirectory --------------------------------------------------------------------------
 
-    async def find_identity(self, session: AsyncSession, node_id: str) -> NodeIdentity | None:
-        """What a job must say about its node."""
-        found = (await session.execute(select(Node.node_gen, Node.state).where(Node.id == node_id))).first()
-        return NodeIdentity(found[0], found[1] is NodeState.ACTIVE) if found is not None else None
+    async def find_identities(self, driver: Driver, node_ids: Collection[str]) -> Mapping[str, NodeIdentity]:
+        """What jobs must say about these nodes."""
+        return await list_identities(driver, sorted(node_ids))
 
     async def is_connected(self, session: AsyncSession, node_id: str) -> bool:
         """Whether some process of the controller has a session with the node."""
@@ -261,13 +314,20 @@ class Fleet:
             return True
         return bool((await session.execute(select(Node.is_connected).where(Node.id == node_id))).scalar_one_or_none())
 
-    def connected_since(self) -> Mapping[str, datetime]:
-        """Node id to the begin of its session, for the nodes connected to this process."""
-        return self.gateway.connected_since()
+    async def find_current(self, session: AsyncSession, epochs: Mapping[str, int]) -> set[str]:
+        """Those of the nodes whose session (node id to epoch) still counts."""
+        return await find_current(session, epochs)
 
-    def offer_soon(self, node_id: str) -> None:
-        """A hint: there is something to send to this node."""
-        self.gateway.offer_soon(node_id)
+    async def find_sample(self, session: AsyncSession, node_id: str) -> NodeSample | None:
+        """The node's last sample, whichever process holds its session; None when there is none that is fresh."""
+        lifetime = timedelta(seconds=self._settings.metrics_seconds * STALE_AFTER_INTERVALS)
+        held = self.gateway.find_metrics(node_id)
+        return held or await find_sample(session, node_id, since=self._parts.clock() - lifetime)
+
+    async def connected_since(self, session: AsyncSession) -> Mapping[str, datetime]:
+        """Node id to the begin of its session, for the nodes connected to some process of the controller."""
+        statement = select(Node.id, Node.connected_at).where(Node.is_connected.is_(True))
+        return {node_id: at for node_id, at in (await session.execute(statement)).all() if at is not None}
 
     # --- controller.core.operations.Fleet -----------------------------------------------------------------------------
 
@@ -306,7 +366,9 @@ def _gateway_options(settings: Settings) -> GatewayOptions:
     return GatewayOptions(
         host=settings.gateway_host,
         port=settings.gateway_port,
+        accepts_per_second=settings.gateway_accepts_per_second,
         heartbeat_seconds=settings.heartbeat_seconds,
+        dead_line_seconds=settings.dead_line_seconds,
         metrics_seconds=settings.metrics_seconds,
         drift_check_seconds=settings.drift_check_seconds,
     )

@@ -6,55 +6,46 @@ A listener of its own, because no ASGI server hands the client's certificate to 
 from __future__ import annotations
 
 import asyncio
-import asyncio.sslproto
-import http
 import random
 import ssl
 import uuid
-from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from controller.db.engine import Database
-from controller.fleet.authority import ServerCertificate, fingerprint_of
+from controller.fleet.authority import ServerCertificate
+from controller.fleet.door import Door
+from controller.fleet.health_keeper import HealthKeeper
+from controller.fleet.listener import drain_seconds, open_listener
 from controller.fleet.metrics import NodeSample, SampleKeeper
 from controller.fleet.ports import Publisher, Reconverge
+from controller.fleet.presence import Presence, find_standing
 from controller.fleet.session import CLOSE_TRY_AGAIN, NodeSession
-from controller.fleet.sessions import (
-    Admitted,
-    OpenedSession,
-    admit,
-    find_outsiders,
-    mark_heard,
-    mark_silent,
-    write_heartbeats,
-)
+from controller.fleet.sessions import OpenedSession
+from controller.fleet.streams import SessionStreams
+from controller.fleet.tls import make_server_context, send_at_once, trust_authorities
+from controller.fleet.traffic import Traffic
 from controller.jobs import offers
 from controller.jobs.engine import JobEngine
+from controller.jobs.hints import Channel, Hints
 from controller.jobs.loops import Loops
-from shared.errors import FleetError, ForbiddenError
+from shared.errors import FleetError
 from shared.protocol.envelope import Envelope
-from shared.protocol.frames import GATEWAY_PATH, MAX_FRAME_BYTES, SUBPROTOCOL, Metrics
-
-# CPython keeps a read buffer of 256 KiB for every TLS connection (asyncio/sslproto.py, SSLProtocol.max_size); with
-# 16 KiB a thousand idle agents cost 63 MB instead of 300 MB, measured. Not documented, so a test holds it to account.
-TLS_BUFFER_BYTES: Final = 16 * 1024
-asyncio.sslproto.SSLProtocol.max_size = TLS_BUFFER_BYTES
+from shared.protocol.frames import MAX_FRAME_BYTES, SUBPROTOCOL, Frame, Metrics
 
 POLL_SECONDS: Final = 1.5
 """How long a lost hint delays an offer, and how long a revoked node may stay."""
 HEARTBEAT_FLUSH_SECONDS: Final = 5.0
 OFFLINE_GRACE_SECONDS: Final = 10.0
 DRAIN_SECONDS: Final = 5.0
-"""Window over which agents spread their return after a restart; a larger fleet gets more (see _drain_window)."""
+"""Window over which agents spread their return after a restart; a larger fleet gets more (see drain_seconds)."""
 _IDS_PER_QUERY: Final = 500
 
 _log = structlog.get_logger("controller.gateway")
@@ -67,7 +58,11 @@ class GatewayOptions:
     host: str
     port: int
     """0 takes any free port."""
+    accepts_per_second: float
+    """New connections; what is more waits in the kernel. Source: measured, about 320 handshakes per second and core."""
     heartbeat_seconds: float
+    dead_line_seconds: float
+    """Asked after a third of it without a word, given up two thirds later."""
     metrics_seconds: float
     drift_check_seconds: float
 
@@ -81,7 +76,11 @@ class GatewayParts:
     publisher: Publisher
     reconverge: Reconverge
     read_trust: Callable[[], Coroutine[Any, Any, tuple[int, Envelope]]]
+    health: HealthKeeper
+    quarantine: Callable[[str, str], Awaitable[None]]
+    """Stops a node (its id, why); see controller/fleet/quarantine.py."""
     clock: Callable[[], datetime]
+    hints: Hints = field(default_factory=Hints)
 
 
 class Gateway:
@@ -92,46 +91,53 @@ class Gateway:
         self._parts = parts
         self.gateway_id = str(uuid.uuid4())
         self._sessions: dict[str, NodeSession] = {}
-        self._admitted: WeakKeyDictionary[ServerConnection, Admitted] = WeakKeyDictionary()
-        self._beats: dict[str, datetime] = {}
+        self.door = Door(parts.database, parts.clock, self.find_streams)
+        self._presence = Presence(parts.database, gateway_id=self.gateway_id)
+        self._trust_version = 0
         self._samples = SampleKeeper(options.metrics_seconds, parts.clock)
         self._loops = Loops()
+        self.traffic = Traffic(self)
         self._server: Server | None = None
         self._context: ssl.SSLContext | None = None
+        parts.hints.on(Channel.WORK, self._hint_sessions)
+        parts.hints.on(Channel.CHECK, self._check_now)
+        parts.hints.on(Channel.TRUST, self._refresh_soon)
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
-    async def start(self, certificate: ServerCertificate, ca_path: str) -> None:
-        """Listen.
+    async def start(self, certificate: ServerCertificate, ca_pem: str) -> None:
+        """Listen. Agents must show a certificate of one of these authorities, and one that the database knows.
 
         Raises:
             OSError: The port is taken.
         """
-        self._context = make_server_context(certificate, ca_path)
+        self._context = make_server_context(certificate, ca_pem)
+        options = self._options
+        listener = await open_listener(options.host, options.port, per_second=options.accepts_per_second)
         self._server = await serve(
             self._handle_connection,
-            self._options.host,
-            self._options.port,
+            sock=listener,
             ssl=self._context,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
-            process_request=self._admit,
+            process_request=self.door.admit,
             compression=None,  # 90 kB of zlib windows per agent for frames of 300 bytes
             server_header=None,
             max_size=MAX_FRAME_BYTES,
             max_queue=4,
-            ping_interval=30,
-            ping_timeout=60,
+            ping_interval=self._options.dead_line_seconds / 3,
+            ping_timeout=self._options.dead_line_seconds * 2 / 3,
             open_timeout=20,
             close_timeout=5,
-            backlog=1024,
         )
         for loop in (self._run_poll, self._run_heartbeats):
             self._loops.spawn(loop())
+        self.traffic.start(self._loops)
 
     async def stop(self) -> None:
         """Say goodbye to every agent, then close."""
         sessions = list(self._sessions.values())
-        window = _drain_window(len(sessions))
+        rate = self._options.accepts_per_second
+        window = drain_seconds(len(sessions), per_second=rate, at_least=DRAIN_SECONDS)
         await asyncio.gather(*(session.drain(window) for session in sessions))
         if self._server is not None:
             self._server.close(code=1012, reason="restart")
@@ -170,50 +176,43 @@ class Gateway:
         """The node's last sample, unless it is old or the node has no session in this process."""
         return self._samples.find(node_id)
 
-    def offer_soon(self, node_id: str) -> None:
-        """There is something to send to this node."""
+    def find_streams(self, node_id: str) -> SessionStreams | None:
+        """The streams of a node with a session in this process."""
         session = self._sessions.get(node_id)
-        if session is not None:
-            session.hint()
+        return None if session is None else session.streams
+
+    def offer_soon(self, node_id: str) -> None:
+        """There is something to send to this node, whichever process holds its session."""
+        self._parts.hints.send(Channel.WORK, (node_id,))
 
     def check_soon(self) -> None:
-        """Somebody may have been revoked, or a job cancelled: look now instead of at the next poll."""
-        self._loops.spawn(self._look_after_all())
+        """Somebody may have been revoked, or a job cancelled: all gateways look now instead of at the next poll."""
+        self._parts.hints.send(Channel.CHECK)
 
-    async def offer_trust(self, version: int, envelope: Envelope) -> None:
-        """Give every connected node the new bundle."""
-        _log.info("gateway.trust", version=version, nodes=len(self._sessions))
-        offered = (session.offer_trust(envelope) for session in list(self._sessions.values()))
-        await asyncio.gather(*offered, return_exceptions=True)  # who is gone now gets it at the next hello
+    def _hint_sessions(self, node_ids: Iterable[str]) -> None:
+        for node_id in node_ids:
+            session = self._sessions.get(node_id)
+            if session is not None:
+                session.hint()
+
+    def _refresh_soon(self, _items: Sequence[str]) -> None:
+        if self._server is not None:
+            self._loops.spawn(self._run_refresh())
+
+    def _check_now(self, _items: Sequence[str]) -> None:
+        if self._sessions:
+            self._loops.spawn(self._look_after_all())
 
     # --- a connection -------------------------------------------------------------------------------------------------
 
-    async def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Before the upgrade, so that the agent sees a plain HTTP status."""
-        if request.path != GATEWAY_PATH:
-            return connection.respond(http.HTTPStatus.NOT_FOUND, "there is nothing here\n")
-        tls = connection.transport.get_extra_info("ssl_object")
-        der = tls.getpeercert(binary_form=True) if tls is not None else None
-        if der is None:
-            return connection.respond(http.HTTPStatus.FORBIDDEN, "certificate_unknown\n")
-        try:
-            async with self._parts.database.read() as session:
-                self._admitted[connection] = await admit(session, fingerprint_of(der), now=self.now())
-        except ForbiddenError as error:
-            _log.warning("gateway.refused", code=error.code, address=str(connection.remote_address))
-            return connection.respond(http.HTTPStatus.FORBIDDEN, f"{error.code}\n")
-        except SQLAlchemyError as error:
-            _log.warning("gateway.database", error=str(error))
-            response = connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "unavailable\n")
-            response.headers["Retry-After"] = "5"
-            return response
-        return None
-
     async def _handle_connection(self, connection: ServerConnection) -> None:
-        admitted = self._admitted.get(connection)
+        if await self.door.serve_peer(connection):
+            return
+        admitted = self.door.find_admitted(connection)
         if admitted is None or connection.subprotocol != SUBPROTOCOL:
             await connection.close(CLOSE_TRY_AGAIN, "no subprotocol")
             return
+        send_at_once(connection)
         await NodeSession(self, connection, admitted).run()
 
     # --- for sessions -------------------------------------------------------------------------------------------------
@@ -248,12 +247,13 @@ class Gateway:
             self._loops.spawn(session.supersede())
             return
         self._sessions[session.node_id] = session
-        self._beats[session.node_id] = self.now()
+        self._presence.note(session.node_id, self.now())
         if old is not None:
             self._loops.spawn(old.supersede())
         if opened.changed_jobs:
             self.engine.notify()
             await self.engine.announce(opened.changed_jobs)
+        self.health.note_changed(session.node_id)
         self._publish(session.node_id, "node.connected")
         _log.info("gateway.connected", node_id=session.node_id, epoch=session.epoch, new_journal=opened.is_journal_new)
         self._loops.spawn(self._reconverge(session.node_id, is_everything=opened.is_journal_new))
@@ -263,19 +263,34 @@ class Gateway:
         if self._sessions.get(session.node_id) is session:
             del self._sessions[session.node_id]
             self._samples.drop(session.node_id)
-            self._beats.pop(session.node_id, None)
+            self._presence.forget(session.node_id)
+            self.health.forget(session.node_id)
         if was_current:
             self._publish(session.node_id, "node.disconnected")
             _log.info("gateway.disconnected", node_id=session.node_id, epoch=session.epoch)
 
+    @property
+    def health(self) -> HealthKeeper:
+        """Takes in how nodes say they are."""
+        return self._parts.health
+
+    def find_line(self, node_id: str) -> NodeSession | None:
+        """The node's session in this process."""
+        return self._sessions.get(node_id)
+
+    async def send(self, node_id: str, frame: Frame) -> bool:
+        """Send a frame that may be lost; False when the node has no session in this process."""
+        session = self._sessions.get(node_id)
+        return session is not None and await session.send_lossy(frame)
+
     def note_heartbeat(self, node_id: str) -> None:
         """The node was heard; written with others in a moment."""
-        self._beats[node_id] = self.now()
+        self._presence.note(node_id, self.now())
 
     def note_metrics(self, node_id: str, frame: Metrics) -> None:
-        """The node's latest sample, in memory only."""
+        """The node's latest sample: in memory, and for the other processes in a moment."""
         sample = self._samples.put(node_id, frame)
-        self.note_heartbeat(node_id)
+        self._presence.note_sample(node_id, sample)
         gauges = dict(list(sample.gauges.items())[:500])
         self._parts.publisher.publish("metrics", "node.sample", {"id": node_id, "at": frame.at, "gauges": gauges})
 
@@ -293,25 +308,28 @@ class Gateway:
 
     async def _look_after_all(self) -> None:
         try:
-            for ids in _chunks(sorted(self._sessions)):
-                await self._look_after(ids)
+            ids = sorted(self._sessions)
+            for start in range(0, len(ids), _IDS_PER_QUERY):
+                await self._look_after(ids[start : start + _IDS_PER_QUERY])
         except SQLAlchemyError as error:
             _log.warning("gateway.database", error=str(error))
 
     async def _look_after(self, ids: list[str]) -> None:
         """Hint those with work, and send away those that may not be here."""
         now = self.now()
+        epochs = {node_id: self._sessions[node_id].epoch for node_id in ids if node_id in self._sessions}
         async with self.database.read() as session:
             busy = await offers.find_nodes_with_work(session, ids, now=now)
-            outsiders = await find_outsiders(session, ids)
-        for node_id in busy - outsiders:
-            self.offer_soon(node_id)
+            standing = await find_standing(session, epochs)
+        self._hint_sessions(busy - standing.outsiders)
         for node_id in ids:
             held = self._sessions.get(node_id)
-            if held is None:
+            if held is None or held.epoch != epochs.get(node_id):
                 continue
-            if node_id in outsiders:
-                self._loops.spawn(held.reject("revoked", "this node was revoked", is_fatal=True))
+            if node_id in standing.superseded:
+                self._loops.spawn(held.supersede())
+            elif node_id in standing.outsiders:
+                self._loops.spawn(held.dismiss(is_quarantined=node_id in standing.quarantined))
             elif held.not_after <= now:
                 self._loops.spawn(held.reject("certificate_expired", "this certificate has ended"))
 
@@ -321,41 +339,49 @@ class Gateway:
                 await self.flush_heartbeats()
             except SQLAlchemyError as error:
                 _log.warning("gateway.database", error=str(error))
+            await self._run_refresh()
+
+    async def _run_refresh(self) -> None:
+        try:
+            await self.refresh_trust()
+        except (SQLAlchemyError, FleetError) as error:
+            _log.warning("gateway.database", error=str(error))
+
+    async def refresh_trust(self) -> None:
+        """Offer the bundle in force if another process (or this one) made a newer one since."""
+        version, envelope = await self._parts.read_trust()
+        if version > self._trust_version:
+            trust_authorities(self._context, envelope)
+            self._trust_version = version
+        # By session, not by what this process saw last: one may have said hello just before.
+        behind = [session for session in self._sessions.values() if session.trust_version < version]
+        if behind:
+            _log.info("gateway.trust", version=version, nodes=len(behind))
+            offered = (session.offer_trust(version, envelope) for session in behind)
+            await asyncio.gather(*offered, return_exceptions=True)  # who is gone now gets it at the next hello
+
+    @property
+    def sessions(self) -> tuple[NodeSession, ...]:
+        """Those of this process."""
+        return tuple(self._sessions.values())
+
+    async def quarantine(self, node_id: str, reason: str) -> None:
+        """Two machines use this identity: neither may stay."""
+        await self._parts.quarantine(node_id, reason)
+        self.check_soon()
 
     async def flush_heartbeats(self) -> None:
         """Write who was heard, and notice who was not."""
-        beats, self._beats = self._beats, {}
         lease = timedelta(seconds=2 * self.welcome_seconds()[0] + OFFLINE_GRACE_SECONDS)
-        async with self.database.write() as session:
-            await write_heartbeats(session, beats)
-            back = await mark_heard(session, beats.keys() & self._sessions.keys(), gateway_id=self.gateway_id)
-            silent = await mark_silent(session, silent_since=self.now() - lease)
-        for node_id in silent:
+        now = self.now()
+        epochs = {node_id: session.epoch for node_id, session in self._sessions.items()}
+        seen = await self._presence.flush(epochs, now=now, silent_since=now - lease)
+        for node_id in seen.silent:
             self._publish(node_id, "node.disconnected")
-        for node_id in back:
+        for node_id in seen.back:
             self._publish(node_id, "node.connected")
 
     # --- small things -------------------------------------------------------------------------------------------------
 
     def _publish(self, node_id: str, event: str) -> None:
         self._parts.publisher.publish("nodes", event, {"id": node_id})
-
-
-def make_server_context(certificate: ServerCertificate, ca_path: str) -> ssl.SSLContext:
-    """TLS 1.3 with a client certificate of our own authority; no resumption, so every connection shows it anew."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.num_tickets = 0
-    context.load_cert_chain(certificate.chain_path, certificate.key_path)
-    context.load_verify_locations(ca_path)
-    context.verify_mode = ssl.CERT_REQUIRED
-    return context
-
-
-def _chunks(ids: list[str]) -> Iterable[list[str]]:
-    return (ids[start : start + _IDS_PER_QUERY] for start in range(0, len(ids), _IDS_PER_QUERY))
-
-
-def _drain_window(count: int) -> float:
-    """At 200 handshakes a second nobody waits in vain. Source: measured, about 320 per second and core."""
-    return max(DRAIN_SECONDS, count / 200)

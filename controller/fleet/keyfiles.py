@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
+from controller import faults
 from shared.errors import UnavailableError
 
 
@@ -29,7 +30,9 @@ def write_durably(path: Path, content: bytes, *, mode: int = 0o600) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+    faults.at("keyfile.before_rename")
     temporary.replace(path)
+    faults.at("keyfile.after_rename")
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)

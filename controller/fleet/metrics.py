@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from prometheus_client.core import GaugeMetricFamily
@@ -32,6 +32,19 @@ class NodeSample(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     """When it came in, by the controller's clock: the node's may be wrong."""
     gauges: dict[str, float]
+
+
+class Judgement(Protocol):
+    """What health_keeper knows of a node."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def status(self) -> str: ...
+
+    @property
+    def codes(self) -> tuple[str, ...]: ...
 
 
 class SampleKeeper:
@@ -65,6 +78,31 @@ class SampleKeeper:
 
     def _is_fresh(self, sample: NodeSample) -> bool:
         return self._clock() - sample.at <= self._lifetime
+
+
+class NodeHealthSamples(Collector):
+    """`wcp360_node_health` (1 healthy, 0.5 degraded, 0 unhealthy) and `wcp360_node_problem{code}` of each node."""
+
+    def __init__(self, latest: Callable[[], Mapping[str, Judgement]]) -> None:
+        self._latest = latest
+
+    def collect(self) -> Iterable[Metric]:
+        """Two families, from what this process judged last."""
+        health = GaugeMetricFamily(
+            "wcp360_node_health", "1 healthy, 0.5 degraded, 0 unhealthy.", labels=("node_id", "node")
+        )
+        problems = GaugeMetricFamily(
+            "wcp360_node_problem", "1 for each thing that is wrong with a node.", labels=("node_id", "node", "code")
+        )
+        for node_id, judged in sorted(self._latest().items()):
+            value = {"healthy": 1.0, "degraded": 0.5, "unhealthy": 0.0}.get(judged.status)
+            if value is None:
+                continue
+            health.add_metric((node_id, judged.name), value)
+            for code in judged.codes:
+                problems.add_metric((node_id, judged.name, code), 1.0)
+        yield health
+        yield problems
 
 
 class NodeSamples(Collector):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import JSON, BigInteger, ForeignKey, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
@@ -25,6 +25,12 @@ class NodeState(enum.Enum):
     ACTIVE = "active"
     REVOKED = "revoked"
     """Its certificates are worthless; what it serves goes on."""
+    QUARANTINED = "quarantined"
+    """Two machines use its identity; neither may connect until somebody has looked. Its jobs wait."""
+
+
+KEEPS_JOBS: Final = frozenset({NodeState.ACTIVE, NodeState.QUARANTINED})
+"""Jobs of these nodes are signed and wait; those of the others are put aside."""
 
 
 class ApprovalMode(enum.Enum):
@@ -33,6 +39,8 @@ class ApprovalMode(enum.Enum):
     AUTO = "auto"
     MANUAL = "manual"
     """An administrator compares six words first."""
+    PRESTAGED = "prestaged"
+    """The machine's certificate request is known beforehand, by its hash."""
 
 
 class Node(Model):
@@ -66,6 +74,8 @@ class Node(Model):
     journal_epoch: Mapped[str] = mapped_column(String(64), default="")
     capability: Mapped[int] = mapped_column(default=0)
     agent_version: Mapped[str] = mapped_column(String(32), default="")
+    agent_build: Mapped[str] = mapped_column(String(64), default="")
+    """Empty for agents before capability 2."""
     bundle_version: Mapped[int] = mapped_column(default=0)
     modules_available: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
 
@@ -76,6 +86,10 @@ class Node(Model):
     connected_at: Mapped[datetime | None]
     last_seen_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    recent_machines: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
+    """Who said hello in the last minutes (controller/fleet/quarantine.py)."""
+    quarantined_at: Mapped[datetime | None]
+    quarantine_reason: Mapped[str] = mapped_column(String(500), default="")
 
 
 class Heartbeat(Model):
@@ -113,8 +127,12 @@ class NodeCertificate(Model):
     node_id: Mapped[str] = mapped_column(ForeignKey("nodes.id", ondelete="CASCADE"), index=True)
     serial: Mapped[str] = mapped_column(String(40), unique=True)
     fingerprint: Mapped[str] = mapped_column(String(64), unique=True)
+    issuer: Mapped[str] = mapped_column(String(40), default="ca")
+    """Id of the authority (controller/fleet/authorities.py)."""
     pem: Mapped[str] = mapped_column(Text)
     not_after: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+    """When a session began with it last. None: its node may not even have it (a lost answer)."""
     revoked_at: Mapped[datetime | None]
 
 
@@ -129,6 +147,8 @@ class EnrolmentTokenRow(Model):
     name: Mapped[str] = mapped_column(String(100), default="")
     """The node's name, when the administrator chose one."""
     approval: Mapped[ApprovalMode] = mapped_column(by_value(ApprovalMode))
+    csr_hash: Mapped[str] = mapped_column(String(64), default="")
+    """PRESTAGED: SHA-256 in hex of the only request that may use it."""
     roles: Mapped[list[str]] = mapped_column(JSON, default=list)
     allowed_networks: Mapped[list[str]] = mapped_column(JSON, default=list)
     """CIDR; empty allows every address."""

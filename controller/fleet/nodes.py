@@ -68,6 +68,20 @@ class Nodes:
         self._note(op, node, "node.update", before, after)
         return node
 
+    async def cordon(self, op: FleetOp, node_id: str, *, is_cordoned: bool) -> Node:
+        """Let placement pass the node by, or not any more; the same again changes nothing.
+
+        Raises:
+            ForbiddenError, NotFoundError
+        """
+        op.actor.require("nodes", "write")
+        node = await get_node(op.session, node_id)
+        if node.is_cordoned is not is_cordoned:
+            before = _state_of(node)
+            node.is_cordoned, node.updated_at = is_cordoned, op.now
+            self._note(op, node, "node.cordon" if is_cordoned else "node.uncordon", before, _state_of(node))
+        return node
+
     async def revoke(self, op: FleetOp, node_id: str) -> Node:
         """Cut the node off for good: its certificates are worthless. What it serves goes on.
 
@@ -132,7 +146,7 @@ class Nodes:
             op.session.add(row)
         row.presence, row.updated_at = presence, op.now
         if settings is not None:
-            row.settings = _require_settings(settings)
+            row.settings = require_settings(settings)
         await self._send_manifest(op, node, f"module {name} {presence.value}")
         row.desired_generation = node.desired_generation
         note = ChangeNote(
@@ -246,7 +260,7 @@ def _request(op: FleetOp, node: Node, *, action: str, label: str, args: bytes = 
     )
 
 
-def _require_settings(settings: dict[str, str]) -> dict[str, str]:
+def require_settings(settings: dict[str, str]) -> dict[str, str]:
     for name, value in settings.items():
         if not name.isidentifier() or not name.isascii() or len(name) > 40:
             raise InvalidInputError(f"{name[:40]!r} is not the name of a setting", field="settings")

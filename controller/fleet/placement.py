@@ -10,6 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.fleet.models import Node, NodeState
 from controller.fleet.ports import Committed, CommittedProvider
+from controller.jobs.holds import held_node_ids, list_holds
+from controller.jobs.waiting import render_hold
 from shared.errors import (
     AgentOfflineError,
     BugError,
@@ -39,7 +41,9 @@ class Placement:
             QuotaExceededError: `nodes_full`: none has room for these limits.
         """
         active = select(Node).where(Node.state == NodeState.ACTIVE).order_by(Node.id)
+        held = await held_node_ids(session)
         nodes = [node for node in (await session.execute(active)).scalars() if roles <= set(node.roles)]
+        nodes = [node for node in nodes if node.id not in held]
         return choose(nodes, await self._committed(session), limits).id
 
     async def require_placeable(self, session: AsyncSession, node_id: str) -> None:
@@ -55,6 +59,8 @@ class Placement:
         if node.state is not NodeState.ACTIVE or node.is_cordoned:
             reason = "cordoned" if node.state is NodeState.ACTIVE else node.state.value
             raise ConflictError(f"the node {node.name} takes no new accounts: it is {reason}")
+        for hold in await list_holds(session, node_id):
+            raise ConflictError(f"the node {node.name} takes no new accounts: {render_hold(hold)}", code="node_held")
 
     async def allocate_uid(self, session: AsyncSession, node_id: str) -> int:
         """A unix id that was never used on this node.
@@ -82,7 +88,9 @@ def choose(nodes: Iterable[Node], committed: Mapping[str, Committed], limits: Re
     open_nodes = [node for node in nodes if not node.is_cordoned]
     if not open_nodes:
         raise ConflictError(
-            "no node takes new accounts", code="no_node", hint="Enrol a node with the role web, or uncordon one."
+            "no node takes new accounts",
+            code="no_node",
+            hint="Enrol a node with the role web, uncordon one, or end its maintenance.",
         )
     connected = [node for node in open_nodes if node.is_connected]
     if not connected:

@@ -89,6 +89,16 @@ async def reconverge_nothing(_node_id: str, _is_everything: bool) -> None:  # no
     """For a fleet without accounts."""
 
 
+UseCase = Callable[[FleetOp], Awaitable[Any]]
+
+ChangeAsSystem = Callable[[UseCase], Awaitable[None]]
+"""Run a use case as the controller itself, audited, in a transaction of its own."""
+
+
+async def change_nothing(_use_case: UseCase) -> None:
+    """For tests that look at other things."""
+
+
 class Publisher(Protocol):
     """Tells the UI's websocket (controller.core.events)."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any, Final, Protocol
 
@@ -12,18 +13,28 @@ from sqlalchemy.exc import SQLAlchemyError
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
+from controller import faults
 from controller.db.engine import Database
-from controller.fleet.sessions import Admitted, OpenedSession, close_session, is_current, open_session
-from controller.jobs import offers
+from controller.fleet.health_keeper import HealthKeeper
+from controller.fleet.sessions import (
+    Admitted,
+    OpenedSession,
+    close_session,
+    is_current,
+    note_bundle,
+    note_first_use,
+    open_session,
+)
+from controller.fleet.streams import SessionStreams
+from controller.fleet.traffic import Traffic
 from controller.jobs.engine import JobEngine
+from controller.jobs.gaps import GapWatch, reopen_gaps
 from controller.jobs.loops import finish
 from shared.errors import FleetError, ProtocolError
 from shared.protocol.capability import CAPABILITY_VERSION, OLDEST_CAPABILITY
 from shared.protocol.envelope import Envelope
 from shared.protocol.frames import (
-    AckEvents,
     AckJob,
-    CancelJob,
     Drain,
     Event,
     Frame,
@@ -31,7 +42,6 @@ from shared.protocol.frames import (
     Hello,
     LogLine,
     Metrics,
-    OfferJob,
     OfferTrust,
     Progress,
     Reject,
@@ -40,6 +50,9 @@ from shared.protocol.frames import (
     decode_to_controller,
     encode_frame,
 )
+from shared.protocol.health import NodeHealth
+from shared.protocol.renewal import RenewCertificate, TrustReport
+from shared.protocol.streams import CloseStream, ListStreams, StreamCredit, StreamData, StreamOpened
 
 HELLO_SECONDS: Final = 15.0
 CLOSE_SUPERSEDED: Final = 4001
@@ -63,6 +76,12 @@ class Hub(Protocol):
     @property
     def engine(self) -> JobEngine: ...
 
+    @property
+    def health(self) -> HealthKeeper: ...
+
+    @property
+    def traffic(self) -> Traffic: ...
+
     def now(self) -> datetime: ...
 
     def welcome_seconds(self) -> tuple[float, float, float]:
@@ -74,6 +93,10 @@ class Hub(Protocol):
         ...
 
     async def enter(self, session: NodeSession, opened: OpenedSession) -> None: ...
+
+    async def quarantine(self, node_id: str, reason: str) -> None:
+        """Stop a node whose identity is used by two machines, and send both away."""
+        ...
 
     async def leave(self, session: NodeSession, *, was_current: bool) -> None: ...
 
@@ -88,25 +111,40 @@ class NodeSession:
     def __init__(self, hub: Hub, connection: ServerConnection, admitted: Admitted) -> None:
         self._hub = hub
         self._connection = connection
+        self._admitted = admitted
+        self.issuer = admitted.issuer
+        self.capability = 0
+        self.renewal_asked_at: datetime | None = None
+        self.trust_version = 0
+        """Of the bundle that the node has, or was offered last."""
         self.node_id = admitted.node_id
         self.not_after = admitted.not_after
         self.epoch = 0
         self.opened_at = hub.now()
-        self._has_work = asyncio.Event()
-        self._is_over = False
+        self._outgoing: deque[Frame] = deque()
+        self._posting: asyncio.Task[None] | None = None
+        self._gaps = GapWatch()
+        self.streams = SessionStreams(self.node_id, self._send)
         self._reactions: dict[type[Frame], Callable[[Any], Awaitable[None]]] = {
             Heartbeat: self._take_heartbeat,
             AckJob: self._take_ack,
             Progress: self._take_progress,
             Event: self._take_event,
             Metrics: self._take_metrics,
+            NodeHealth: self._take_health,
+            TrustReport: self._take_trust_report,
             LogLine: self._take_log_line,
             Hello: self._take_second_hello,
+            StreamOpened: self.streams.take_opened,
+            StreamData: self.streams.take_data,
+            StreamCredit: self.streams.take_credit,
+            CloseStream: self.streams.take_close,
+            ListStreams: self.streams.take_list,
         }
 
     def hint(self) -> None:
         """There may be something to send."""
-        self._has_work.set()
+        self._hub.traffic.want(self.node_id)
 
     async def run(self) -> None:
         """Stay until the connection ends. Never raises: what goes wrong is logged and ends the session."""
@@ -121,22 +159,20 @@ class NodeSession:
             _log.warning("gateway.database", node_id=self.node_id, error=str(error))
             await self._close(CLOSE_TRY_AGAIN, "the database does not answer")
             return
-        sender = asyncio.create_task(self._send_work(), name=f"offers-{self.node_id}")
         try:
             await self._hub.enter(self, opened)
+            self.hint()
             await self._receive_frames()
         except ConnectionClosed:
             pass
         except ProtocolError as error:
             await self.reject(error.code, error.message, close_code=CLOSE_PROTOCOL_ERROR)
         except SQLAlchemyError as error:
-            # Nothing was acknowledged that is not committed, so the agent says it again in its next session.
-            _log.warning("gateway.database", node_id=self.node_id, error=str(error))
-            await self._close(CLOSE_TRY_AGAIN, "the database does not answer")
+            await self.give_up(error)
         finally:
-            self._is_over = True
-            self.hint()
-            await finish((sender,))
+            self.streams.end_all()
+            if self._posting is not None:
+                await finish((self._posting,))
             await self._leave()
 
     # --- ways to end it -----------------------------------------------------------------------------------------------
@@ -154,6 +190,17 @@ class NodeSession:
             return
         await self._close(close_code, code)
 
+    async def dismiss(self, *, is_quarantined: bool) -> None:
+        """This node may not be connected any more; in quarantine it may ask again, rarely."""
+        if is_quarantined:
+            await self.reject("duplicate_identity", "two machines use this node's identity")
+        else:
+            await self.reject("revoked", "this node was revoked", is_fatal=True)
+
+    async def ask_to_renew(self, within_seconds: float) -> None:
+        """The authority is being replaced: the node shall come back with a certificate of the other one."""
+        await self.send_lossy(RenewCertificate(within_seconds=within_seconds))
+
     async def drain(self, window_seconds: float) -> None:
         """The controller goes away for a moment."""
         try:
@@ -161,6 +208,15 @@ class NodeSession:
                 await self._send(Drain(window_seconds=window_seconds))
         except (ConnectionClosed, TimeoutError):
             return
+
+    async def send_lossy(self, frame: Frame) -> bool:
+        """Send what may be lost; False when it was."""
+        try:
+            async with asyncio.timeout(5.0):
+                await self._send(frame)
+        except (ConnectionClosed, TimeoutError):
+            return False
+        return True
 
     async def _close(self, code: int, reason: str) -> None:
         try:
@@ -174,6 +230,7 @@ class NodeSession:
         try:
             async with self._hub.database.write() as session:
                 was_current = await close_session(session, self.node_id, self.epoch, now=self._hub.now())
+                faults.at("leave.before_commit")
         except SQLAlchemyError as error:
             _log.warning("gateway.database", node_id=self.node_id, error=str(error))  # mark_silent finds it later
         await self._hub.leave(self, was_current=was_current)
@@ -191,8 +248,17 @@ class NodeSession:
             raise FleetError("agent and controller are of releases that do not fit", code="unsupported_agent")
         async with self._hub.database.write() as session:
             opened = await open_session(session, frame, gateway_id=self._hub.gateway_id, now=self._hub.now())
+            await note_first_use(session, self._admitted, now=self._hub.now())
+            faults.at("hello.before_commit")
+        faults.at("hello.after_commit")
         self.epoch = opened.epoch
+        self.capability = frame.capability
+        if opened.suspicion:
+            await self._hub.quarantine(self.node_id, opened.suspicion)
+            raise FleetError(opened.suspicion, code="duplicate_identity", hint="wcp360 nodes release")
+        self._gaps = GapWatch(frame.seq_gaps)
         version, envelope = await self._hub.trust_bundle()
+        self.trust_version = version
         heartbeat, metrics, drift = self._hub.welcome_seconds()
         welcome = Welcome(
             capability=min(frame.capability, CAPABILITY_VERSION),
@@ -205,6 +271,7 @@ class NodeSession:
             bundle_version=version,
         )
         await self._send(welcome)
+        faults.at("hello.after_welcome")
         if frame.bundle_version < version:
             # Before any job: it may carry the key that signed them.
             await self._send(OfferTrust(envelope=envelope))
@@ -215,41 +282,30 @@ class NodeSession:
     async def _send(self, frame: Frame) -> None:
         await self._connection.send(encode_frame(frame))
 
-    async def offer_trust(self, envelope: Envelope) -> None:
+    async def offer_trust(self, version: int, envelope: Envelope) -> None:
         """Give the node a newer trust bundle."""
+        self.trust_version = version
         await self._send(OfferTrust(envelope=envelope))
 
-    async def _send_work(self) -> None:
-        self.hint()
-        while not self._is_over:
-            await self._has_work.wait()
-            self._has_work.clear()
-            try:
-                await self._send_once()
-            except ConnectionClosed:
-                return
-            except SQLAlchemyError as error:
-                _log.warning("gateway.database", node_id=self.node_id, error=str(error))
+    def post(self, frames: Sequence[Frame]) -> None:
+        """Send these in order, without waiting for it; what cannot be sent is offered or said again later."""
+        self._outgoing.extend(frames)
+        if self._posting is None and self._outgoing:
+            self._posting = asyncio.create_task(self._post_all(), name=f"post-{self.node_id}")
 
-    async def _send_once(self) -> None:
-        """Claim in one transaction, send after its commit: what is lost in between is offered again later."""
-        async with self._hub.database.read() as session:
-            nodes = await offers.find_nodes_with_work(session, [self.node_id], now=self._hub.now())
-            has_old = await offers.has_unacked_of_others(session, self.node_id, self.epoch)
-        if self._is_over or not (nodes or has_old):
-            return
-        async with self._hub.database.write() as session:
-            if not await is_current(session, self.node_id, self.epoch):
-                return
-            claimed = await offers.claim_offers(
-                session, node_id=self.node_id, session_epoch=self.epoch, now=self._hub.now()
-            )
-            cancels = await offers.claim_cancels(session, node_id=self.node_id, session_epoch=self.epoch)
-        for offer in claimed:
-            await self._send(OfferJob(envelope=offer.envelope, job_id=offer.delivery_id, seq=offer.seq))
-        for delivery_id in cancels:
-            await self._send(CancelJob(job_id=delivery_id))
-        await self._hub.engine.announce([offer.job_id for offer in claimed])
+    async def _post_all(self) -> None:
+        try:
+            while self._outgoing:
+                await self._send(self._outgoing.popleft())
+        except ConnectionClosed:
+            self._outgoing.clear()
+        finally:
+            self._posting = None
+
+    async def give_up(self, error: SQLAlchemyError) -> None:
+        """End it: nothing was acknowledged that is not committed, so the agent says it again in its next session."""
+        _log.warning("gateway.database", node_id=self.node_id, error=str(error))
+        await self._close(CLOSE_TRY_AGAIN, "the database does not answer")
 
     # --- from the agent -----------------------------------------------------------------------------------------------
 
@@ -259,32 +315,43 @@ class NodeSession:
             if frame is not None:
                 await self._reactions[type(frame)](frame)
 
-    async def _take_heartbeat(self, _frame: Heartbeat) -> None:
+    async def _take_heartbeat(self, frame: Heartbeat) -> None:
         self._hub.note_heartbeat(self.node_id)
-
-    async def _take_ack(self, frame: AckJob) -> None:
+        seqs, confirmed = self._gaps.take(frame.seq_gaps)
+        if not seqs:
+            self._hub.health.note_heartbeat(self.node_id, clock=frame.clock, seq_gaps=0)
+            return
         async with self._hub.database.write() as session:
             if not await is_current(session, self.node_id, self.epoch):
                 return
-            job = await offers.record_ack(session, self.node_id, frame, now=self._hub.now())
-        if job is not None:
+            now = self._hub.now()
+            reopened = await reopen_gaps(session, self.node_id, seqs, confirmed=confirmed, now=now)
+        self._gaps.note_settled(reopened.settled)
+        self._hub.health.note_heartbeat(self.node_id, clock=frame.clock, seq_gaps=len(seqs - reopened.settled))
+        if reopened.job_ids:
             self.hint()
             self._hub.engine.notify()
-            await self._hub.engine.announce([job.id])
+            await self._hub.engine.announce(reopened.job_ids)
+
+    async def _take_ack(self, frame: AckJob) -> None:
+        await self._hub.traffic.say(self, frame)
 
     async def _take_progress(self, frame: Progress) -> None:
-        self._hub.engine.note_progress(self.node_id, frame)
+        self._hub.engine.note_progress(self.node_id, self.epoch, frame)
 
     async def _take_event(self, frame: Event) -> None:
-        async with self._hub.database.write() as session:
-            if not await is_current(session, self.node_id, self.epoch):
-                return
-            recorded = await self._hub.engine.record_event(session, self.node_id, frame)
-        await self._send(AckEvents(events_upto=frame.number))
-        await self._hub.engine.settle(recorded)
+        faults.at("event.received")
+        await self._hub.traffic.say(self, frame)
+
+    async def _take_health(self, frame: NodeHealth) -> None:
+        await self._hub.health.take_report(self.node_id, frame.report)
 
     async def _take_metrics(self, frame: Metrics) -> None:
         self._hub.note_metrics(self.node_id, frame)
+
+    async def _take_trust_report(self, frame: TrustReport) -> None:
+        async with self._hub.database.write() as session:
+            await note_bundle(session, self.node_id, self.epoch, frame.bundle_version)
 
     async def _take_log_line(self, frame: LogLine) -> None:
         message = frame.message[:2000]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import re
 import secrets
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -14,15 +15,18 @@ import msgspec
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from controller.fleet.authorities import spki_pin
 from controller.fleet.limits import FAILURES_MAX
 from controller.fleet.manifest import require_roles
 from controller.fleet.models import ApprovalMode, EnrolmentTokenRow
 from controller.fleet.names import require_node_name
 from controller.fleet.ports import ChangeNote, FleetOp, Recorder
+from controller.fleet.trust import list_trusted_authorities
 from shared.errors import FleetError, ForbiddenError, InvalidInputError, NotFoundError, UnauthenticatedError
 from shared.protocol.enrolment import EnrolmentToken
 
 MAX_TTL_MINUTES: Final = 7 * 24 * 60
+_CSR_HASH: Final = re.compile(r"[0-9a-f]{64}")
 _AGAIN: Final = "Make another token: wcp360 enrolment-tokens create."
 
 
@@ -33,6 +37,8 @@ class TokenParams(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the node; empty takes the machine's host name."""
     approval: ApprovalMode = ApprovalMode.AUTO
     ttl_minutes: int = 30
+    csr_hash: str = ""
+    """PRESTAGED: SHA-256 in hex of the machine's request, which `wcp-agent enrol --prepare` shows."""
     allowed_networks: tuple[str, ...] = ()
     roles: tuple[str, ...] = ("web",)
 
@@ -44,7 +50,7 @@ class NewToken(msgspec.Struct, frozen=True, kw_only=True):
     token: str
 
 
-async def create_token(op: FleetOp, params: TokenParams, *, ca_pin: str, record: Recorder) -> NewToken:
+async def create_token(op: FleetOp, params: TokenParams, *, record: Recorder) -> NewToken:
     """Make a token for one machine.
 
     Raises:
@@ -54,12 +60,15 @@ async def create_token(op: FleetOp, params: TokenParams, *, ca_pin: str, record:
     op.actor.require("enrolment", "write")
     if not 1 <= params.ttl_minutes <= MAX_TTL_MINUTES:
         raise InvalidInputError(f"ttl_minutes must be 1 to {MAX_TTL_MINUTES}", field="ttl_minutes")
-    token = EnrolmentToken(token_id=secrets.token_hex(8), secret=secrets.token_hex(32), ca_pins=(ca_pin,))
+    # Two pins while one authority replaces the other: the machine meets whichever of them is there when it enrols.
+    pins = tuple(spki_pin(certificate) for certificate in await list_trusted_authorities(op.session))
+    token = EnrolmentToken(token_id=secrets.token_hex(8), secret=secrets.token_hex(32), ca_pins=pins[:2])
     row = EnrolmentTokenRow(
         token_id=token.token_id,
         secret_hash=hash_secret(token.secret),
         name=require_node_name(params.name) if params.name else "",
         approval=params.approval,
+        csr_hash=require_csr_hash(params),
         roles=require_roles(params.roles),
         allowed_networks=[parse_network(raw) for raw in params.allowed_networks],
         expires_at=op.now + timedelta(minutes=params.ttl_minutes),
@@ -91,6 +100,7 @@ def note_of(row: EnrolmentTokenRow, action: str, *, is_new: bool) -> ChangeNote:
     state: dict[str, Any] = {
         "name": row.name,
         "approval": row.approval.value,
+        **({"csr_hash": row.csr_hash} if row.csr_hash else {}),
         "roles": list(row.roles),
         "allowed_networks": list(row.allowed_networks),
         "expires_at": row.expires_at.isoformat(),
@@ -103,6 +113,26 @@ def note_of(row: EnrolmentTokenRow, action: str, *, is_new: bool) -> ChangeNote:
 def hash_secret(secret: str) -> str:
     """SHA-256 in hex; enough at rest, because the secret is random and long."""
     return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def require_csr_hash(params: TokenParams) -> str:
+    """The hash, where the mode of approval wants one.
+
+    Raises:
+        InvalidInputError: It is missing, is none, or is there without being wanted.
+    """
+    csr_hash = params.csr_hash.lower()
+    if params.approval is not ApprovalMode.PRESTAGED:
+        if csr_hash:
+            raise InvalidInputError("only a prestaged token names a request", field="csr_hash")
+        return ""
+    if not _CSR_HASH.fullmatch(csr_hash):
+        raise InvalidInputError(
+            "a prestaged token needs the SHA-256 of the machine's request in hex",
+            field="csr_hash",
+            hint="Run on the machine: wcp-agent enrol --prepare",
+        )
+    return csr_hash
 
 
 def parse_network(raw: str) -> str:
@@ -145,7 +175,7 @@ def find_fault(row: EnrolmentTokenRow | None, secret: str) -> FleetError | None:
     return UnauthenticatedError("this enrolment token is not known", code="token_unknown", hint=_AGAIN)
 
 
-def find_obstacle(row: EnrolmentTokenRow, *, address: str, now: datetime) -> FleetError | None:
+def find_obstacle(row: EnrolmentTokenRow, *, address: str, csr_hash: str, now: datetime) -> FleetError | None:
     """Why a token that was shown rightly cannot be used now; None when it can."""
     if not is_allowed_from(address, row.allowed_networks):
         networks = ", ".join(row.allowed_networks)
@@ -153,6 +183,10 @@ def find_obstacle(row: EnrolmentTokenRow, *, address: str, now: datetime) -> Fle
         return ForbiddenError(message, code="wrong_network", hint=_AGAIN)
     if row.used_at is not None:
         return used_error()
+    if row.approval is ApprovalMode.PRESTAGED and row.csr_hash != csr_hash:
+        message = "this token is for another machine's request"
+        hint = "Enrol with the request that was prepared: wcp-agent enrol --prepare shows its hash."
+        return ForbiddenError(message, code="csr_not_expected", hint=hint)
     if row.expires_at <= now:
         return ForbiddenError("this enrolment token has expired", code="token_expired", hint=_AGAIN)
     return None

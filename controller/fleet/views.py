@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
+from controller.fleet.health_models import ModuleHealthRow, NodeSignals
+from controller.fleet.hold_views import (
+    HoldView,
+    ModuleHealthView,
+    NodeHealthView,
+    render_health,
+    render_hold_view,
+    render_module_health,
+)
 from controller.fleet.limits import FAILURES_MAX
 from controller.fleet.metrics import NodeSample
 from controller.fleet.models import ApprovalMode, DriftFindingRow, EnrolmentTokenRow, Node, NodeModule, NodeState
+from controller.jobs.holds import NodeHold
 from shared.specs.base import Presence
 from shared.specs.manifest import DriftPolicy
 
@@ -21,15 +32,19 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     name: str
     state: NodeState
+    quarantine_reason: Annotated[str, Meta(description="Why nobody may use its identity now; empty when one may.")]
     roles: list[str]
     labels: dict[str, str]
     is_cordoned: Annotated[bool, Meta(description="No new accounts are placed on it.")]
     drift_policy: DriftPolicy
+    holds: Annotated[tuple[HoldView, ...], Meta(description="Why it gets no work now: maintenance, drain.")]
+    health: NodeHealthView
     is_connected: bool
     connected_at: datetime | None
     last_seen_at: datetime | None
     facts: Annotated[dict[str, str], Meta(description="As the machine said when it enrolled.")]
     agent_version: str
+    agent_build: Annotated[str, Meta(description="The release that it runs; empty for agents without an updater.")]
     modules_available: Annotated[dict[str, str], Meta(description="Module to version, of all that its agent can run.")]
     desired_generation: Annotated[int, Meta(description="Of the node's own manifest.")]
     observed_generation: int
@@ -91,6 +106,9 @@ class NodeModuleView(msgspec.Struct, frozen=True, kw_only=True):
     observed_status: Annotated[str, Meta(description="unknown, absent, disabled, enabled or parked.")]
     observed_note: str
     observed_at: datetime | None
+    health: Annotated[
+        ModuleHealthView | None, Meta(description="The last look at it; none while it is not enabled.")
+    ] = None
 
 
 class NodeModuleList(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,21 +185,32 @@ class DriftPage(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
-def render_node(node: Node, *, not_after: datetime | None = None, words: str | None = None) -> NodeView:
+def render_node(
+    node: Node,
+    *,
+    not_after: datetime | None = None,
+    words: str | None = None,
+    holds: Sequence[NodeHold] = (),
+    signals: NodeSignals | None = None,
+) -> NodeView:
     """The view of a node."""
     return NodeView(
         id=node.id,
         name=node.name,
         state=node.state,
+        quarantine_reason=node.quarantine_reason,
         roles=list(node.roles),
         labels=dict(node.labels),
         is_cordoned=node.is_cordoned,
         drift_policy=node.drift_policy,
+        holds=tuple(render_hold_view(hold) for hold in holds),
+        health=render_health(signals, is_muted=bool(holds), is_connected=node.is_connected),
         is_connected=node.is_connected,
         connected_at=node.connected_at,
         last_seen_at=node.last_seen_at,
         facts=dict(node.facts),
         agent_version=node.agent_version,
+        agent_build=node.agent_build,
         modules_available=dict(node.modules_available),
         desired_generation=node.desired_generation,
         observed_generation=node.observed_generation,
@@ -199,7 +228,7 @@ def render_node_detail(view: NodeView, sample: NodeSample | None) -> NodeDetailV
     return NodeDetailView(**msgspec.structs.asdict(view), metrics=metrics)
 
 
-def render_module(row: NodeModule) -> NodeModuleView:
+def render_module(row: NodeModule, health: ModuleHealthRow | None = None) -> NodeModuleView:
     """The view of a node's module."""
     return NodeModuleView(
         name=row.name,
@@ -209,6 +238,7 @@ def render_module(row: NodeModule) -> NodeModuleView:
         observed_status=row.observed_status,
         observed_note=row.observed_note,
         observed_at=row.observed_at,
+        health=render_module_health(health) if health is not None else None,
     )
 
 

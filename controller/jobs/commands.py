@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -13,7 +14,7 @@ from controller.jobs.queue import JobRequest, request_job
 from controller.jobs.states import NEEDS_ATTENTION, ON_NODE, WAITING, JobState
 from controller.jobs.transitions import transition
 from shared.errors import ConflictError, NotFoundError, StaleGenerationError
-from shared.protocol.job import ACTION_CONVERGE, JobMode
+from shared.protocol.job import ACTION_CONVERGE, JobMode, Semantics
 
 _RETRYABLE: Final = NEEDS_ATTENTION | {JobState.CANCELLED}
 
@@ -58,6 +59,48 @@ async def retry_job(session: AsyncSession, job_id: str, *, actor: str, request_i
         StaleGenerationError: A newer change of the same subject replaced it.
     """
     job = await get_job(session, job_id)
+    if job.state is JobState.INDETERMINATE and job.semantics is Semantics.ONCE:
+        raise ConflictError(
+            "nobody can say whether it was done, and it must not be done twice",
+            code="needs_decision",
+            hint="Find out, then: wcp360 jobs decide JOB --decision done (or again) --note WORDS",
+        )
+    return await _ask_again(session, job, actor=actor, request_id=request_id, now=now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """A person's word about a job of which nobody can say how it ended."""
+
+    is_done: bool
+    """False: it is to be done again."""
+    note: str
+    actor: str
+    actor_name: str
+    request_id: str
+
+
+async def decide_job(session: AsyncSession, job_id: str, decision: Decision, *, now: datetime) -> str | None:
+    """Close an indeterminate job as the decision says. Returns the id of the job that does it again, if one shall.
+
+    Raises:
+        NotFoundError: There is no such job.
+        ConflictError: It is known how it ended.
+    """
+    job = await get_job(session, job_id)
+    if job.state is not JobState.INDETERMINATE:
+        raise ConflictError(f"the job is {job.state.value}", hint="Only a job that is indeterminate needs a decision.")
+    new_id = None
+    if not decision.is_done:
+        asker = {"actor": decision.actor, "request_id": decision.request_id}
+        new_id = await _ask_again(session, job, **asker, now=now)
+    said = "it was done" if decision.is_done else "it is to be done again"
+    words = f"{decision.actor_name} decided that {said}: {decision.note}"
+    await transition(session, job_id, {JobState.INDETERMINATE}, JobState.DISCARDED, now=now, note=words)
+    return new_id
+
+
+async def _ask_again(session: AsyncSession, job: Job, *, actor: str, request_id: str, now: datetime) -> str:
     if job.state not in _RETRYABLE:
         raise ConflictError(
             f"the job is {job.state.value}", hint="Only a job that failed or was cancelled can be retried."

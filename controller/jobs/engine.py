@@ -7,26 +7,38 @@ import contextlib
 import dataclasses
 import math
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
 import msgspec
 import structlog
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from controller import faults
 from controller.db.base import utc_now
 from controller.db.engine import Database
-from controller.jobs import offers, relay, results, sweeper
+from controller.jobs import offers, relay, results, signatures, sweeper
 from controller.jobs.commands import cancel_job, get_job
+from controller.jobs.delivery import Claimed
+from controller.jobs.hints import Channel, Hints
 from controller.jobs.loops import Loops
 from controller.jobs.models import Job
-from controller.jobs.ports import DriftObserver, NodeDirectory, NullPublisher, Publisher, ResultObserver, Signer
+from controller.jobs.ports import (
+    Courier,
+    DriftObserver,
+    NodeDirectory,
+    NullPublisher,
+    Publisher,
+    RefusalObserver,
+    ResultObserver,
+    Signer,
+    UpdateObserver,
+)
 from controller.jobs.queue import JobRequest, request_job
+from controller.jobs.rows import ROWS_BY_ID, STATES_BY_ID, JobRow, notice_of
 from controller.jobs.states import FINAL, NEEDS_ATTENTION, JobState
-from controller.jobs.views import render_notice
 from controller.jobs.waiters import Waiters
 from shared.errors import AgentOfflineError, ConflictError, FleetError
 from shared.protocol.frames import Event, Progress
@@ -48,6 +60,7 @@ class JobEngine:
         signer: Signer,
         *,
         publisher: Publisher | None = None,
+        hints: Hints | None = None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._database = database
@@ -55,11 +68,15 @@ class JobEngine:
         self._publisher: Publisher = publisher or NullPublisher()
         self._clock = clock
         self._nodes: NodeDirectory | None = None
+        self._courier: Courier | None = None
         self._observers = results.Observers()
         self._waiters = Waiters()
         self._wake = asyncio.Event()
-        self._progress: dict[tuple[str, str], Progress] = {}
+        self._progress: dict[tuple[str, str], tuple[int, Progress]] = {}
         self._loops = Loops()
+        self._hints = hints or Hints()
+        self._hints.on(Channel.REQUESTED, lambda _: self._wake.set())
+        self._hints.on(Channel.CHANGED, self._waiters.wake)
 
     # --- wiring, before start -----------------------------------------------------------------------------------------
 
@@ -67,9 +84,21 @@ class JobEngine:
         """Name the one who knows the nodes (controller.fleet)."""
         self._nodes = nodes
 
+    def attach_courier(self, courier: Courier) -> None:
+        """Name the gateway of this process."""
+        self._courier = courier
+
     def on_result(self, observer: ResultObserver) -> None:
         """Call this in the transaction of each final result of mode apply."""
         self._observers.results.append(observer)
+
+    def on_update(self, observer: UpdateObserver) -> None:
+        """Call this in the transaction of each report about an update."""
+        self._observers.updates.append(observer)
+
+    def on_refusal(self, observer: RefusalObserver) -> None:
+        """Call this in the transaction of each refusal."""
+        self._observers.refusals.append(observer)
 
     def on_drift(self, observer: DriftObserver) -> None:
         """Call this in the transaction of each drift report."""
@@ -77,15 +106,19 @@ class JobEngine:
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Begin to sign and to sweep.
+    async def start(self, *, works: bool = True, serves_agents: bool = True) -> None:
+        """Begin to sign and to sweep, if it works; begin to write progress, if it serves agents.
 
         Raises:
             ConflictError: Nobody attached the nodes.
         """
         if self._nodes is None:
             raise ConflictError("the job engine needs to know the nodes before it starts")
-        for loop in (self._run_relay, self._run_sweeper, self._run_progress):
+        loops = (
+            *((self._run_relay, self._run_sweeper) if works else ()),
+            *((self._run_progress,) if serves_agents else ()),
+        )
+        for loop in loops:
             self._loops.spawn(loop(), name=f"jobs{loop.__name__}")
 
     async def stop(self) -> None:
@@ -96,7 +129,7 @@ class JobEngine:
 
     def notify(self) -> None:
         """Hint, after a commit: there may be new jobs. May be lost."""
-        self._wake.set()
+        self._hints.send(Channel.REQUESTED)
 
     async def wait(self, job_id: str, timeout_seconds: float) -> Job | None:
         """The job once it has ended; None when it has not in this time.
@@ -121,6 +154,21 @@ class JobEngine:
             with contextlib.suppress(TimeoutError):
                 # Another process may have moved it, so news is not the only reason to look.
                 await asyncio.wait_for(news.wait(), timeout=1.0)
+
+    async def wait_states(self, job_ids: Sequence[str], timeout_seconds: float) -> dict[str, JobState]:
+        """The states of these jobs once all have ended, or as they are when the time is over."""
+        states: dict[str, JobState] = {}
+        deadline = asyncio.get_running_loop().time() + timeout_seconds
+        with self._waiters.watch_all(job_ids) as news:
+            while True:
+                news.clear()
+                open_ids = [job_id for job_id in job_ids if states.get(job_id) not in FINAL]
+                states |= dict(await self._database.glance(STATES_BY_ID, ids=open_ids))
+                seconds = min(1.0, deadline - asyncio.get_running_loop().time())
+                if seconds <= 0 or all(states.get(job_id) in FINAL for job_id in job_ids):
+                    return states
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(news.wait(), timeout=seconds)
 
     async def run_plan(self, request: JobRequest, timeout_seconds: float) -> JobResult:
         """Let the node plan what is asked, now; it touches nothing.
@@ -147,12 +195,19 @@ class JobEngine:
         """Tell everybody, after a commit, that these jobs have changed."""
         if not job_ids:
             return
-        self._waiters.wake(job_ids)
-        async with self._database.read() as session:
-            jobs = (await session.execute(select(Job).where(Job.id.in_(job_ids)))).scalars().all()
-        for job in jobs:
-            self._publisher.publish("jobs", f"job.{job.state.value}", render_notice(job))
-            _log_change(job)
+        self._hints.send(Channel.CHANGED, job_ids)
+        self._tell(await self._database.glance(ROWS_BY_ID, ids=list(job_ids)))
+
+    def announce_rows(self, rows: Sequence[JobRow]) -> None:
+        """The same, by those who have just written these rows and know what is in them."""
+        if rows:
+            self._hints.send(Channel.CHANGED, [row.id for row in rows])
+            self._tell(rows)
+
+    def _tell(self, rows: Iterable[JobRow]) -> None:
+        for row in rows:
+            self._publisher.publish("jobs", f"job.{row.state.value}", notice_of(row))
+            _log_change(row)
 
     # --- for the gateway ----------------------------------------------------------------------------------------------
 
@@ -160,14 +215,25 @@ class JobEngine:
         """Store an event of a node in this transaction; call `settle` after the commit."""
         return await results.record_event(session, node_id, event, observers=self._observers, now=self._clock())
 
+    async def note_refusal(self, session: AsyncSession, job: Job, error: ErrorBody | None) -> None:
+        """Tell the observers that a node refused the job, in this transaction."""
+        for observer in self._observers.refusals:
+            await observer(session, job, error, self._clock())
+
+    async def sign_again(self, session: AsyncSession, node_id: str, delivery_id: str) -> None:
+        """Give a job whose signature its node does not believe those of the keys that sign now, in this transaction."""
+        job = await offers.find_by_delivery(session, node_id, delivery_id)
+        if job is not None:
+            await signatures.sign_again(session, job, signer=self._signer)
+
     async def settle(self, recorded: results.Recorded) -> None:
         """After the commit of `record_event`: wake those who wait, and the next job of the lane."""
         self.notify()
         await self.announce(recorded.job_ids)
 
-    def note_progress(self, node_id: str, frame: Progress) -> None:
-        """Keep the latest progress of a job; it is written a moment later."""
-        self._progress[node_id, frame.job_id] = frame
+    def note_progress(self, node_id: str, session_epoch: int, frame: Progress) -> None:
+        """Keep the latest progress of a job; it is written a moment later, if the session still counts then."""
+        self._progress[node_id, frame.job_id] = (session_epoch, frame)
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
@@ -188,15 +254,20 @@ class JobEngine:
         signed = 0
         self._wake.clear()
         while True:
-            async with self._database.read() as session:
-                if not await relay.has_requests(session):
-                    return signed
-            async with self._database.write() as session:
+            if not await self._database.glance(relay.HAS_REQUESTS):
+                return signed
+            async with self._database.hot() as driver:
                 now = self._clock()
-                ready = await relay.sign_batch(session, signer=self._signer, nodes=self._nodes, now=now)
+                ready = await relay.sign_batch(driver, signer=self._signer, nodes=self._nodes, now=now)
+                claimed = await self._courier.claim(driver, ready) if self._courier and ready else Claimed()
+                faults.at("sign.before_commit")
+            faults.at("sign.after_commit")
             signed += len(ready)
-            for node_id in dict.fromkeys(ready):
-                self._nodes.offer_soon(node_id)
+            if self._courier is not None:
+                self._courier.send(claimed)
+            elsewhere = dict.fromkeys(node_id for node_id in ready if node_id not in claimed.claims)
+            if elsewhere:
+                self._hints.send(Channel.WORK, elsewhere)
             if len(ready) < relay.BATCH:
                 return signed
 
@@ -213,10 +284,12 @@ class JobEngine:
         async with self._database.read() as session:
             if not await sweeper.has_late_jobs(session, now=now):
                 return []
-        connected = self._nodes.connected_since() if self._nodes is not None else {}
         async with self._database.write() as session:
+            connected = await self._nodes.connected_since(session) if self._nodes is not None else {}
             ended = await sweeper.expire_jobs(session, now=now)
             ended += await sweeper.give_up_overdue(session, connected, now=now)
+            faults.at("sweep.before_commit")
+        faults.at("sweep.after_commit")
         if ended:
             self.notify()
             await self.announce(ended)
@@ -235,14 +308,19 @@ class JobEngine:
             return
         latest, self._progress = self._progress, {}
         async with self._database.write() as session:
+            epochs = {node_id: epoch for (node_id, _), (epoch, _) in latest.items()}
+            current = await self._nodes.find_current(session, epochs) if self._nodes is not None else set()
             found = [
                 await offers.record_progress(session, node_id, frame, now=self._clock())
-                for (node_id, _), frame in latest.items()
+                for (node_id, _), (epoch, frame) in latest.items()
+                if node_id in current and epoch == epochs[node_id]
             ]
+            faults.at("progress.before_commit")
+        faults.at("progress.after_commit")
         await self.announce([job_id for job_id in found if job_id is not None])
 
 
-def _log_change(job: Job) -> None:
+def _log_change(job: JobRow) -> None:
     """One line for each step of a job's life, with the ids that join it to the request and to the node's log."""
     if job.state is JobState.RUNNING:
         return  # progress: said many times

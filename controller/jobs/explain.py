@@ -9,6 +9,15 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from controller.jobs.explain_views import (
+    AskerView,
+    AttemptView,
+    Background,
+    CauseView,
+    CommandView,
+    view_attempts,
+    view_commands,
+)
 from controller.jobs.models import Job, JobTransition
 from controller.jobs.states import JobState
 from shared.protocol.job import (
@@ -16,6 +25,7 @@ from shared.protocol.job import (
     ACTION_DRIFT,
     ACTION_NOOP,
     ChangeKind,
+    CommandPurpose,
     JobMode,
     JobResult,
     PlannedChange,
@@ -72,6 +82,7 @@ class ResourceOutcomeView(msgspec.Struct, frozen=True, kw_only=True):
     note: str
     error_code: str | None
     error_message: str | None
+    diff: Annotated[str, Meta(description="Parked ones only: what the change would have made of files.")] = ""
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,12 +102,24 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     resources: tuple[ResourceOutcomeView, ...]
     risks: tuple[str, ...]
     next_step: Annotated[str, Meta(description="What to do now; empty when nothing is.")]
+    asker: AskerView | None = None
+    cause: CauseView | None = None
+    waits_for: Annotated[str, Meta(description="What keeps it from being sent now; empty: nothing.")] = ""
+    attempts: Annotated[tuple[AttemptView, ...], Meta(description="Its runs, the first one first.")] = ()
+    runs: Annotated[tuple[CommandView, ...], Meta(description="Programs that ran on the node, in order.")] = ()
+    validators: Annotated[
+        tuple[CommandView, ...],
+        Meta(description="Services' own tests of the new configuration, before any of it was live."),
+    ] = ()
+    undo_commands: Annotated[tuple[str, ...], Meta(description="Commands that take the whole change back.")] = ()
 
 
-def explain_job(job: Job, transitions: Sequence[JobTransition]) -> Explanation:
+def explain_job(job: Job, transitions: Sequence[JobTransition], background: Background | None = None) -> Explanation:
     """Put together what the row, its history and the node's result say."""
+    known = background or Background()
     result = msgspec.msgpack.decode(job.result, type=JobResult) if job.result is not None else None
     changes = result.changes if result is not None else ()
+    runs = (result.commands or ()) if result is not None else ()
     rule = _RULES.get(job.action, "{subject}").format(subject=job.resource_key, generation=job.generation)
     if job.mode is JobMode.PLAN:
         rule = f"Dry run: {rule} Only the plan was wanted."
@@ -115,6 +138,13 @@ def explain_job(job: Job, transitions: Sequence[JobTransition]) -> Explanation:
         resources=tuple(_view_resource(report) for report in (result.resources if result is not None else ())),
         risks=result.risks if result is not None else (),
         next_step=_NEXT.get(job.state, ""),
+        asker=known.asker,
+        cause=known.cause,
+        waits_for=known.waits_for,
+        attempts=view_attempts(transitions),
+        runs=view_commands(runs, CommandPurpose.COMMAND),
+        validators=view_commands(runs, CommandPurpose.VALIDATOR),
+        undo_commands=known.undo_commands if job.mode is JobMode.APPLY else (),
     )
 
 
@@ -151,6 +181,7 @@ def _view_resource(report: ResourceReport) -> ResourceOutcomeView:
         note=report.note,
         error_code=report.error.code if report.error else None,
         error_message=report.error.message if report.error else None,
+        diff=report.diff or "",
     )
 
 

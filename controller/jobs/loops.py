@@ -11,7 +11,11 @@ import contextlib
 from collections.abc import Coroutine, Iterable
 from typing import Any, Final
 
+import structlog
+
 STOP_SECONDS: Final = 10.0
+
+_log = structlog.get_logger("controller.loops")
 
 
 class Loops:
@@ -30,7 +34,13 @@ class Loops:
         """Run this beside everything else; it must not raise."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        """A loop that ends in an error is a mistake of ours, and silence would hide that nobody does its work now."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("loop.died", task=task.get_name(), exc_info=error)
 
     async def pause(self, seconds: float) -> bool:
         """Wait; False when the loop shall end instead of going on."""

@@ -80,6 +80,8 @@ class Job(Model):
     error_hint: Mapped[str | None] = mapped_column(Text)
     retry_of: Mapped[str | None] = mapped_column(String(36))
     """The job that somebody retried with this one."""
+    released_at: Mapped[datetime | None]
+    """When somebody let it through a hold of its node (controller.jobs.holds)."""
 
 
 class JobTransition(Model):

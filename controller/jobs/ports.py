@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from controller.db.prepared import Driver
+from controller.jobs.delivery import Claimed
 from controller.jobs.models import Job
 from shared.protocol.envelope import Envelope
 from shared.protocol.frames import DriftReport
-from shared.protocol.job import JobResult
+from shared.protocol.job import ErrorBody, JobResult
+from shared.protocol.update import UpdateReport
 
 
 class Signer(Protocol):
@@ -39,20 +42,34 @@ class NodeIdentity:
 
 
 class NodeDirectory(Protocol):
-    """Who the nodes are, and which of them this process is connected to."""
+    """Who the nodes are, and which of them some process of the controller is connected to."""
 
-    async def find_identity(self, session: AsyncSession, node_id: str) -> NodeIdentity | None: ...
+    async def find_identities(self, driver: Driver, node_ids: Collection[str]) -> Mapping[str, NodeIdentity]:
+        """Node id to what its jobs must say; nodes that are gone are left out."""
+        ...
 
     async def is_connected(self, session: AsyncSession, node_id: str) -> bool:
         """Whether some process of the controller has a session with the node."""
         ...
 
-    def connected_since(self) -> Mapping[str, datetime]:
-        """Node id to the begin of its session, for the nodes connected to this process."""
+    async def find_current(self, session: AsyncSession, epochs: Mapping[str, int]) -> set[str]:
+        """Those of the nodes whose session (node id to epoch) still counts, until the transaction ends."""
         ...
 
-    def offer_soon(self, node_id: str) -> None:
-        """A hint: there is something to send to this node. May be lost."""
+    async def connected_since(self, session: AsyncSession) -> Mapping[str, datetime]:
+        """Node id to the begin of its session, for the nodes connected to some process of the controller."""
+        ...
+
+
+class Courier(Protocol):
+    """The gateway of this process, if it has one: what was just signed goes out without another transaction."""
+
+    async def claim(self, driver: Driver, node_ids: Collection[str]) -> Claimed:
+        """In the transaction that signed: what the sessions of this process may send to these nodes."""
+        ...
+
+    def send(self, claimed: Claimed) -> None:
+        """After its commit."""
         ...
 
 
@@ -72,5 +89,11 @@ class NullPublisher:
 ResultObserver = Callable[[AsyncSession, Job, JobResult], Awaitable[None]]
 """Called in the transaction that stores a node's final word about a job of mode apply."""
 
+UpdateObserver = Callable[[AsyncSession, str, UpdateReport], Awaitable[None]]
+"""As DriftObserver, for how an update of the agent ended. Called again for a report that arrives twice."""
+
 DriftObserver = Callable[[AsyncSession, str, DriftReport], Awaitable[None]]
 """Called with the node's id in the transaction that stores the event."""
+
+RefusalObserver = Callable[[AsyncSession, Job, ErrorBody | None, datetime], Awaitable[None]]
+"""Called in the transaction that stores a node's refusal of a job."""

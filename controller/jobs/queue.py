@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.db.base import new_id
+from controller.db.prepared import Driver, Prepared, param
 from controller.jobs.models import Job, JobTransition
+from controller.jobs.rows import Arrow, add_arrows
 from controller.jobs.states import WAITING, JobState
 from controller.jobs.transitions import transition
 from shared.errors import InvalidInputError
@@ -84,6 +87,50 @@ async def request_job(session: AsyncSession, request: JobRequest, *, now: dateti
     session.add(JobTransition(job_id=job_id, at=now, from_state=None, to_state=JobState.REQUESTED, note=""))
     await session.flush()
     return job_id
+
+
+_OF_REQUEST: Final = (
+    "node_id",
+    "account_id",
+    "action",
+    "args",
+    "resource_key",
+    "generation",
+    "mode",
+    "semantics",
+    "actor",
+    "request_id",
+    "max_runtime_seconds",
+)
+_TIMES: Final = ("created_at", "updated_at", "not_before")
+_ZEROS: Final = ("deliveries", "progress_done", "progress_total")
+_OTHERS: Final = ("id", "delivery_id", "label", "state", "expires_at", "attempts", "progress_message")
+_ADD_JOB: Final = Prepared(
+    insert(Job).values({name: param(name) for name in (*_OF_REQUEST, *_TIMES, *_ZEROS, *_OTHERS)})
+)
+
+
+async def request_plain_jobs(driver: Driver, requests: Sequence[JobRequest], *, now: datetime) -> list[str]:
+    """Many jobs at once that replace no others (pings); as `request_job` otherwise."""
+    rows = [
+        {
+            **{name: getattr(request, name) for name in _OF_REQUEST},
+            "id": (job_id := new_id()),
+            "delivery_id": job_id,
+            "label": (request.label or f"{request.action} {request.resource_key}")[:200],
+            "state": JobState.REQUESTED,
+            **dict.fromkeys(_TIMES, now),
+            "expires_at": now + timedelta(seconds=request.ttl_seconds),
+            "attempts": 1,
+            **dict.fromkeys(_ZEROS, 0),
+            "progress_message": "",
+        }
+        for request in requests
+    ]
+    await _ADD_JOB.run_many(driver, rows)
+    ids = [str(row["id"]) for row in rows]
+    await add_arrows(driver, [Arrow(job_id, None, JobState.REQUESTED) for job_id in ids], now=now)
+    return ids
 
 
 async def _supersede_older(session: AsyncSession, request: JobRequest, *, now: datetime) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from controller.db.base import new_id
 from controller.jobs.models import Job, NodeInbox
 from controller.jobs.offers import find_by_delivery
-from controller.jobs.ports import DriftObserver, ResultObserver
+from controller.jobs.ports import DriftObserver, RefusalObserver, ResultObserver, UpdateObserver
 from controller.jobs.states import IN_LANE, PRESUMED, UNFINISHED, JobState, sources_of
 from controller.jobs.transitions import transition
 from shared.protocol.frames import Event
@@ -30,7 +30,7 @@ RETRY_DELAYS: Final = (timedelta(seconds=2), timedelta(seconds=10))
 RETRYABLE_CODES: Final = frozenset({"unavailable", "fact_unreadable"})
 """Codes of errors whose class says is_retryable (shared/errors.py) and that a node can answer with."""
 
-_FINAL_OF_NODE: Final = {
+FINAL_OF_NODE: Final = {
     NodeJobState.SUCCEEDED: JobState.SUCCEEDED,
     NodeJobState.FAILED: JobState.FAILED,
     NodeJobState.CANCELLED: JobState.CANCELLED,
@@ -46,6 +46,8 @@ class Observers:
 
     results: list[ResultObserver] = field(default_factory=list)
     drifts: list[DriftObserver] = field(default_factory=list)
+    updates: list[UpdateObserver] = field(default_factory=list)
+    refusals: list[RefusalObserver] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,9 @@ async def record_event(
     elif event.drift is not None and is_new:
         for drift_observer in observers.drifts:
             await drift_observer(session, node_id, event.drift)
+    elif event.update is not None:
+        for update_observer in observers.updates:
+            await update_observer(session, node_id, event.update)
     inbox.last_number = max(inbox.last_number, event.number)
     await session.flush()
     return recorded
@@ -101,14 +106,14 @@ async def _record_result(
     session: AsyncSession, node_id: str, result: JobResult, observers: Observers, now: datetime
 ) -> Recorded:
     job = await find_by_delivery(session, node_id, result.job_id)
-    to = _FINAL_OF_NODE.get(result.state)
+    to = FINAL_OF_NODE.get(result.state)
     if job is None or to is None:
         _log.warning("job.result_ignored", node_id=node_id, delivery_id=result.job_id, state=result.state.value)
         return Recorded()
     if to is JobState.FAILED and await _may_retry(session, job, result):
         is_retried = await _try_again(session, job, result, now)
         return Recorded((job.id,) if is_retried else (), is_retried=is_retried)
-    values = _columns_of(result)
+    values = columns_of(result)
     moved = await transition(session, job.id, sources_of(to) & (IN_LANE | PRESUMED), to, now=now, **values)
     if not moved:
         return Recorded()
@@ -118,7 +123,7 @@ async def _record_result(
     return Recorded((job.id,))
 
 
-def _columns_of(result: JobResult) -> dict[str, Any]:
+def columns_of(result: JobResult) -> dict[str, Any]:
     error = result.error
     return {
         "result": msgspec.msgpack.encode(result),
@@ -164,7 +169,7 @@ async def _may_retry(session: AsyncSession, job: Job, result: JobResult) -> bool
 
 async def _try_again(session: AsyncSession, job: Job, result: JobResult, now: datetime) -> bool:
     delay = RETRY_DELAYS[min(job.attempts, len(RETRY_DELAYS)) - 1] * random.uniform(1.0, 1.5)  # noqa: S311 - jitter
-    columns = _columns_of(result)
+    columns = columns_of(result)
     columns["note"] = f"attempt {job.attempts} failed: {columns['error_message']}; trying again"
     return await transition(
         session,

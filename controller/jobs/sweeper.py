@@ -9,6 +9,7 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from controller.jobs.holds import waits_through_hold
 from controller.jobs.models import Job
 from controller.jobs.states import ON_NODE, WAITING, JobState
 from controller.jobs.transitions import transition
@@ -23,7 +24,7 @@ BATCH: Final = 200
 async def expire_jobs(session: AsyncSession, *, now: datetime) -> list[str]:
     """End as `expired` what was never acknowledged in its time; returns the ids."""
     late = select(Job.id, Job.state).where(
-        (Job.state.in_(WAITING) & (Job.expires_at <= now))
+        (Job.state.in_(WAITING) & (Job.expires_at <= now) & ~waits_through_hold())
         | ((Job.state == JobState.OFFERED) & (Job.expires_at <= now - CLOCK_SKEW))
     )
     expired = []
@@ -60,7 +61,7 @@ async def give_up_overdue(
 
 async def has_late_jobs(session: AsyncSession, *, now: datetime) -> bool:
     """Whether a write transaction is worth it."""
-    is_expired = Job.state.in_(WAITING | {JobState.OFFERED}) & (Job.expires_at <= now)
+    is_expired = Job.state.in_(WAITING | {JobState.OFFERED}) & (Job.expires_at <= now) & ~waits_through_hold()
     is_quiet = Job.state.in_(ON_NODE) & (Job.accepted_at <= now - DEADLINE_GRACE)
     late = is_expired | is_quiet
     return (await session.execute(select(Job.id).where(late).limit(1))).first() is not None

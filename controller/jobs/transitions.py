@@ -41,7 +41,10 @@ async def transition(
     forbidden = [state.value for state in from_states if not is_allowed(state, to)]
     if forbidden:
         raise BugError(f"a job never goes from {', '.join(sorted(forbidden))} to {to.value}")
-    before = (await session.execute(select(Job.state).where(Job.id == job_id))).scalar_one_or_none()
+    # Locked, so that who comes second sees what the first one did: a node's last word that only lost a race against
+    # its own progress report must not be taken for old news.
+    held = select(Job.state).where(Job.id == job_id).with_for_update()
+    before = (await session.execute(held)).scalar_one_or_none()
     if before is None or before not in from_states:
         return False
     stamp = TIME_COLUMNS.get(to)

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.jobs.models import Job
 from controller.jobs.states import FINAL, NEEDS_ATTENTION, JobState
+from controller.jobs.waiting import find_waits
 from shared.protocol.job import JobMode
 
 
@@ -53,6 +54,9 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     actor: Annotated[str, Meta(description="kind/ID of who asked.")]
     request_id: Annotated[str, Meta(description="The API request that asked for it.")]
     retry_of: Annotated[str | None, Meta(description="The job that somebody retried with this one.")]
+    waits_for: Annotated[
+        str, Meta(description="What keeps it from being sent now: a hold of its node, or its lane; empty: nothing.")
+    ]
     created_at: datetime
     accepted_at: Annotated[datetime | None, Meta(description="When the node had it in its journal.")]
     finished_at: datetime | None
@@ -66,8 +70,8 @@ class JobPage(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
-def render_job(job: Job) -> JobView:
-    """The view of a job."""
+def render_job(job: Job, waits_for: str = "") -> JobView:
+    """The view of a job. `waits_for`: see controller.jobs.waiting."""
     error = (
         JobErrorView(code=job.error_code, message=job.error_message or "", hint=job.error_hint)
         if job.error_code
@@ -92,6 +96,7 @@ def render_job(job: Job) -> JobView:
         actor=job.actor,
         request_id=job.request_id,
         retry_of=job.retry_of,
+        waits_for=waits_for,
         created_at=job.created_at,
         accepted_at=job.accepted_at,
         finished_at=job.finished_at,
@@ -102,7 +107,8 @@ def render_job(job: Job) -> JobView:
 async def render_jobs(session: AsyncSession, job_ids: Sequence[str]) -> tuple[JobView, ...]:
     """Views of these jobs, in this order; what is gone is left out."""
     rows = {job.id: job for job in await session.scalars(select(Job).where(Job.id.in_(job_ids)))}
-    return tuple(render_job(rows[job_id]) for job_id in job_ids if job_id in rows)
+    waits = await find_waits(session, list(rows.values()))
+    return tuple(render_job(rows[job_id], waits.get(job_id, "")) for job_id in job_ids if job_id in rows)
 
 
 def render_notice(job: Job) -> dict[str, Any]:

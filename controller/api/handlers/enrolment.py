@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Any
 
 import msgspec
@@ -23,7 +24,7 @@ from controller.fleet.tokens import MAX_TTL_MINUTES, TokenParams
 from controller.fleet.views import EnrolmentTokenPage, EnrolmentTokenView, render_token
 from shared.errors import FleetError
 from shared.protocol.enrolment import EnrolmentReply, EnrolmentRequest
-from shared.protocol.renewal import RenewalReply, RenewalRequest
+from shared.protocol.renewal import TRUST_BUNDLE_PATH, RenewalReply, RenewalRequest
 
 _TAGS = ["enrolment"]
 _BURST = 5
@@ -34,8 +35,15 @@ class EnrolmentTokenCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
 
     name: Annotated[str, Meta(max_length=63, description="Name of the node; empty: its host name.")] = ""
     approval: Annotated[
-        ApprovalMode, Meta(description="auto: the token is enough. manual: somebody compares six words first.")
+        ApprovalMode,
+        Meta(
+            description="auto: the token is enough. manual: somebody compares six words first. "
+            "prestaged: only the machine whose request has the given hash."
+        ),
     ] = ApprovalMode.AUTO
+    csr_hash: Annotated[
+        str, Meta(max_length=64, description="prestaged: what `wcp-agent enrol --prepare` shows on the machine.")
+    ] = ""
     ttl_minutes: Annotated[int, Meta(ge=1, le=MAX_TTL_MINUTES)] = 30
     allowed_networks: Annotated[
         list[str], Meta(max_length=32, description="Where it may be used from; empty: everywhere.")
@@ -97,6 +105,7 @@ async def create_enrolment_token(
     params = TokenParams(
         name=data.name,
         approval=data.approval,
+        csr_hash=data.csr_hash,
         ttl_minutes=data.ttl_minutes,
         allowed_networks=tuple(data.allowed_networks),
         roles=tuple(data.roles),
@@ -174,14 +183,19 @@ async def renew_certificate(
     data: JSONBody[RenewalRequest],
     request: Request[Any, Any, Any],
     fleet: NamedDependency[Fleet],
-    enrol_limiter: NamedDependency[RateLimiter],
+    renewal_limits: NamedDependency[RenewalLimits],
     operations: NamedDependency[Operations],
     request_id: NamedDependency[str],
 ) -> RenewalReply:
-    """Give a node its next certificate; the signature by its present key is all the proof that is asked for."""
-    enrol_limiter.require(request.client.host if request.client is not None else "")
+    """Give a node its next certificate; the signature by its present key is the proof, unless it ended long ago."""
+    address = request.client.host if request.client is not None else ""
+    renewal_limits.require(address, data.certificate_pem)
     machine = Actor(kind="enrolment", id="renewal", name="a node", role=Role.CLIENT, scopes=frozenset())
-    outcome = await operations.change(machine, request_id, lambda ctx: fleet.renew_certificate(ctx, data))
+    outcome: Outcome[RenewalReply | FleetError] = await operations.change(
+        machine, request_id, lambda ctx: fleet.renew_certificate(ctx, data, address=address)
+    )
+    if isinstance(outcome.resource, FleetError):
+        raise outcome.resource
     return outcome.resource
 
 
@@ -219,12 +233,24 @@ def fetch_agent_bundle(*, fleet: NamedDependency[Fleet]) -> bytes:
     tags=_TAGS,
     opt={PUBLIC: True},
     media_type="application/x-pem-file",
-    sync_to_thread=False,
     summary="Fetch the authority's certificate",
 )
-def fetch_authority(*, fleet: NamedDependency[Fleet]) -> str:
-    """The certificate of the fleet's own authority; compare it with a pin before believing it."""
-    return fleet.authority.ca_pem
+async def fetch_authority(*, fleet: NamedDependency[Fleet]) -> str:
+    """The fleet's own authority, both while one replaces the other; compare with a pin before believing it."""
+    return await fleet.read_ca_pem()
+
+
+@get(
+    TRUST_BUNDLE_PATH,
+    operation_id="fetch-trust-bundle",
+    tags=_TAGS,
+    opt={PUBLIC: True},
+    media_type="application/octet-stream",
+    summary="Fetch the trust bundle",
+)
+async def fetch_trust_bundle(*, fleet: NamedDependency[Fleet]) -> bytes:
+    """The newest trust bundle, signed by the root key: for nodes that slept through a change of the authority."""
+    return msgspec.msgpack.encode((await fleet.read_trust())[1])
 
 
 def make_enrol_limiter() -> RateLimiter:
@@ -232,7 +258,24 @@ def make_enrol_limiter() -> RateLimiter:
     return RateLimiter(burst=_BURST, seconds_per_attempt=1.0)
 
 
+class RenewalLimits:
+    """A fleet behind one address renews within minutes when its authority changes; one node asks a few times."""
+
+    def __init__(self) -> None:
+        self._addresses = RateLimiter(burst=500, seconds_per_attempt=0.02)
+        self._certificates = RateLimiter(burst=5, seconds_per_attempt=5.0)
+
+    def require(self, address: str, certificate_pem: str) -> None:
+        """Count one attempt of this address and of this certificate.
+
+        Raises:
+            RateLimitedError: Too many of either.
+        """
+        self._addresses.require(address)
+        self._certificates.require(hashlib.sha256(certificate_pem.encode()).hexdigest())
+
+
 ROUTES = (list_enrolment_tokens, create_enrolment_token, delete_enrolment_token, enrol, renew_certificate)
 """Below /api/v1."""
-ROOT_ROUTES = (fetch_install_script, fetch_agent_bundle, fetch_authority)
+ROOT_ROUTES = (fetch_install_script, fetch_agent_bundle, fetch_authority, fetch_trust_bundle)
 """At the root."""

@@ -13,7 +13,8 @@ from controller.core.context import Actor
 from controller.core.http import DRY_RUN_RESPONSES, DryRun, PathId, answer_accepted
 from controller.core.operations import FleetContext, Operations, Outcome
 from controller.fleet.fleet import Fleet
-from controller.fleet.manifest import MODULES, MODULES_OF_ROLE, list_node_modules
+from controller.fleet.manifest import MODULES, MODULES_OF_ROLE
+from controller.fleet.node_views import view_node_module, view_node_modules
 from controller.fleet.nodes import VERBS, find_module, get_node
 from controller.fleet.views import NodeModuleList, NodeModuleSet, NodeModuleView, render_module
 from controller.jobs.views import JobView
@@ -84,7 +85,7 @@ async def list_modules_of_node(
     async def query(ctx: FleetContext) -> NodeModuleList:
         ctx.actor.require("nodes", "read")
         await get_node(ctx.session, node_id)
-        return NodeModuleList(items=tuple(render_module(row) for row in await list_node_modules(ctx.session, node_id)))
+        return NodeModuleList(items=await view_node_modules(ctx.session, node_id))
 
     return await operations.read(actor, request_id, query)
 
@@ -103,7 +104,7 @@ async def show_node_module(
     actor: NamedDependency[Actor],
     request_id: NamedDependency[str],
 ) -> NodeModuleView:
-    """Show one module: the verb status of its life."""
+    """Show one module: what is wanted, what became of it, and how its service is doing."""
 
     async def query(ctx: FleetContext) -> NodeModuleView:
         ctx.actor.require("nodes", "read")
@@ -111,7 +112,7 @@ async def show_node_module(
         row = await find_module(ctx.session, node_id, name)
         if row is None:
             raise NotFoundError(f"this node has no module {name[:40]!r}")
-        return render_module(row)
+        return await view_node_module(ctx.session, row)
 
     return await operations.read(actor, request_id, query)
 

@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from typing import Annotated
 
 import msgspec
 from litestar import Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody, QueryParameter
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.context import Actor
-from controller.core.http import DRY_RUN_RESPONSES, Cursor, DryRun, Limit, PathId, Search, answer_accepted, answer_done
+from controller.core.http import (
+    API_ROOT,
+    DRY_RUN_RESPONSES,
+    Cursor,
+    DryRun,
+    Limit,
+    PathId,
+    Search,
+    answer_accepted,
+    answer_done,
+)
 from controller.core.operations import FleetContext, Operations, Outcome
 from controller.core.paging import DEFAULT_LIMIT, PageRequest, contains, fetch_page
-from controller.fleet.enrolment import find_pending
+from controller.core.plan import PlanView
 from controller.fleet.fleet import Fleet
-from controller.fleet.models import Node, NodeCertificate, NodeState
+from controller.fleet.models import Node, NodeState
+from controller.fleet.node_views import view_nodes
 from controller.fleet.nodes import get_node
+from controller.fleet.pings import PingAnswer, PingRequest
 from controller.fleet.views import (
     NodeDetailView,
     NodePage,
     NodeUpdate,
     NodeView,
-    render_node,
     render_node_detail,
 )
 from controller.jobs.views import JobView
@@ -42,13 +52,7 @@ class NodeChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def _view(session: AsyncSession, node: Node) -> NodeView:
-    newest = select(func.max(NodeCertificate.not_after)).where(
-        NodeCertificate.node_id == node.id, NodeCertificate.revoked_at.is_(None)
-    )
-    not_after: datetime | None = (await session.execute(newest)).scalar_one_or_none()
-    pending = await find_pending(session, node.id)
-    words = pending.fingerprint_words if pending is not None else None
-    return render_node(node, not_after=not_after, words=words)
+    return (await view_nodes(session, (node,)))[0]
 
 
 def view_node(use_case: Callable[[FleetContext], Awaitable[Node]]) -> Callable[[FleetContext], Awaitable[NodeView]]:
@@ -85,9 +89,7 @@ async def list_nodes(
         condition = contains((Node.name,), search)
         statement = statement if condition is None else statement.where(condition)
         found = await fetch_page(ctx.session, statement, PageRequest(limit=limit, cursor=cursor))
-        return NodePage(
-            items=tuple([await _view(ctx.session, row) for row in found.rows]), next_cursor=found.next_cursor
-        )
+        return NodePage(items=await view_nodes(ctx.session, found.rows), next_cursor=found.next_cursor)
 
     return await operations.read(actor, request_id, query)
 
@@ -106,7 +108,7 @@ async def show_node(
     async def query(ctx: FleetContext) -> NodeDetailView:
         ctx.actor.require("nodes", "read")
         view = await _view(ctx.session, await get_node(ctx.session, node_id))
-        return render_node_detail(view, fleet.gateway.find_metrics(view.id))
+        return render_node_detail(view, await fleet.find_sample(ctx.session, view.id))
 
     return await operations.read(actor, request_id, query)
 
@@ -230,6 +232,28 @@ async def reject_node(
 
 
 @post(
+    "/nodes/{node_id:str}/release",
+    operation_id="release-node",
+    tags=_TAGS,
+    status_code=200,
+    responses=DRY_RUN_RESPONSES,
+    summary="Release a node from quarantine",
+)
+async def release_node(
+    *,
+    node_id: PathId,
+    fleet: NamedDependency[Fleet],
+    operations: NamedDependency[Operations],
+    actor: NamedDependency[Actor],
+    request_id: NamedDependency[str],
+    dry_run: DryRun = False,
+) -> Response[NodeView]:
+    """Let a node connect again, after the other machine with its identity was stopped."""
+    use_case = view_node(lambda ctx: fleet.quarantine.release(ctx, node_id))
+    return answer_done(await operations.change(actor, request_id, use_case, is_dry_run=dry_run), status=200)
+
+
+@post(
     "/nodes/{node_id:str}/ping",
     operation_id="ping-node",
     tags=_TAGS,
@@ -251,6 +275,30 @@ async def ping_node(
     return _answer(await operations.change(actor, request_id, use_case, is_dry_run=dry_run))
 
 
+@post(
+    "/nodes/ping",
+    operation_id="bulk-ping-nodes",
+    tags=_TAGS,
+    status_code=202,
+    responses=DRY_RUN_RESPONSES,
+    summary="Ping many nodes",
+)
+async def ping_nodes(
+    *,
+    data: JSONBody[PingRequest],
+    fleet: NamedDependency[Fleet],
+    actor: NamedDependency[Actor],
+    request_id: NamedDependency[str],
+    dry_run: DryRun = False,
+) -> Response[PingAnswer]:
+    """Send a signed no-op to each of these nodes and say who answered; what has not answered in time is still asked."""
+    if dry_run:
+        await fleet.pings.check(actor, data)
+        return Response(PlanView(changes=(), nodes=()), status_code=200)  # type: ignore[arg-type] # a dry run's answer
+    answer = await fleet.pings.ping(actor, request_id, data)
+    return Response(answer, status_code=202, headers={"Location": f"{API_ROOT}/jobs/{answer.items[0].job_id}"})
+
+
 ROUTES = (
     list_nodes,
     show_node,
@@ -259,5 +307,7 @@ ROUTES = (
     revoke_node,
     approve_node,
     reject_node,
+    release_node,
     ping_node,
+    ping_nodes,
 )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
-from sqlalchemy import exists, func, select
+import structlog
+from sqlalchemy import Select, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.accounts.converge import converge_account
@@ -12,10 +14,20 @@ from controller.core.accounts.models import Account
 from controller.core.context import SYSTEM
 from controller.core.operations import FleetContext, Operations
 from controller.core.packages.models import Package
+from controller.db.engine import Database
+from controller.db.prepared import Prepared, param
 from controller.fleet.ports import Committed
 from controller.jobs.models import Job
 from controller.jobs.states import UNFINISHED
+from controller.jobs.tasks import TaskKind, TaskRun, Tasks
 from shared.protocol.job import JobMode
+
+RECONVERGE_NODE: Final = "node.reconverge"
+RECONVERGE_PACKAGE: Final = "package.reconverge"
+BATCH: Final = 50
+"""Accounts in one transaction: changes are serialised, so each batch holds up everybody else for its time."""
+
+_log = structlog.get_logger("controller.accounts")
 
 
 async def committed_by_node(session: AsyncSession) -> Mapping[str, Committed]:
@@ -39,23 +51,81 @@ async def committed_by_node(session: AsyncSession) -> Mapping[str, Committed]:
     }
 
 
-class Reconverger:
-    """Asks for the accounts of a node again, when it came back without them or with an older state."""
+def select_accounts_of_node(node_id: str, *, is_everything: bool) -> Select[Account]:
+    """All accounts of the node, or those that are behind and that nobody is working on."""
+    statement = select(Account).where(Account.node_id == node_id, Account.deleted_at.is_(None))
+    if is_everything:
+        return statement
+    is_moving = exists().where(Job.account_id == Account.id, Job.mode == JobMode.APPLY, Job.state.in_(UNFINISHED))
+    return statement.where(Account.observed_generation < Account.desired_generation, ~is_moving)
+
+
+_BEHIND: Final = Prepared(
+    select(Account.id)
+    .where(
+        Account.node_id == param("node_id"),
+        Account.deleted_at.is_(None),
+        Account.observed_generation < Account.desired_generation,
+    )
+    .limit(1)
+)
+
+
+async def queue_reconverge(database: Database, tasks: Tasks, node_id: str, *, is_everything: bool) -> None:
+    """Let the accounts of a node be asked for again, when it came back without them or with an older state."""
+    if not is_everything:
+        if not await database.glance(_BEHIND, node_id=node_id):
+            return  # the usual case at every reconnect, ten thousand times after a restart
+        async with database.read() as session:
+            behind = select_accounts_of_node(node_id, is_everything=False).limit(1)
+            if (await session.scalars(behind)).first() is None:
+                return  # somebody works on all of them; this costs no write either
+    args = {"node_id": node_id, "is_everything": is_everything}
+    async with database.write() as session:
+        await tasks.add(session, RECONVERGE_NODE, args, dedup_key=f"{RECONVERGE_NODE}/{node_id}/{is_everything}")
+
+
+class Reconvergence:
+    """Tasks that ask for many accounts again, a batch in a transaction, so that nobody waits for all of them."""
 
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
 
-    async def __call__(self, node_id: str, is_everything: bool) -> None:  # noqa: FBT001 - positional by the fleet's contract
-        """Converge all accounts of the node, or those that are behind and that nobody is working on."""
+    def kinds(self) -> tuple[TaskKind, ...]:
+        """For Tasks.register."""
+        return (
+            TaskKind(name=RECONVERGE_NODE, run=self._run_node),
+            TaskKind(name=RECONVERGE_PACKAGE, run=self._run_package),
+        )
 
-        async def use_case(ctx: FleetContext) -> None:
-            statement = select(Account).where(Account.node_id == node_id, Account.deleted_at.is_(None))
-            if not is_everything:
-                is_moving = exists().where(
-                    Job.account_id == Account.id, Job.mode == JobMode.APPLY, Job.state.in_(UNFINISHED)
-                )
-                statement = statement.where(Account.observed_generation < Account.desired_generation, ~is_moving)
-            for account in (await ctx.session.scalars(statement.order_by(Account.id))).all():
-                await converge_account(ctx, account, reason="node came back")
+    async def _run_node(self, run: TaskRun) -> str:
+        """args: node_id, is_everything."""
+        node_id = str(run.args["node_id"])
+        statement = select_accounts_of_node(node_id, is_everything=bool(run.args["is_everything"]))
+        return await self._run_all(run, statement, f"reconverge/{node_id}", "node came back")
 
-        await self._operations.change(SYSTEM, f"reconverge/{node_id}", use_case)
+    async def _run_package(self, run: TaskRun) -> str:
+        """args: package_id, after (an account's id)."""
+        package_id = str(run.args["package_id"])
+        statement = select(Account).where(
+            Account.package_id == package_id, Account.deleted_at.is_(None), Account.id > str(run.args["after"])
+        )
+        return await self._run_all(run, statement, f"package/{package_id}", "its package changed")
+
+    async def _run_all(self, run: TaskRun, statement: Select[Account], request_id: str, reason: str) -> str:
+        count, after = 0, ""
+        while True:
+            converged = await self._converge_batch(statement.where(Account.id > after), request_id, reason)
+            if not converged:
+                return f"{count} accounts asked for again"
+            count, after = count + len(converged), converged[-1]
+            _log.info("accounts.reconverged", task_id=run.task_id, count=count)
+
+    async def _converge_batch(self, statement: Select[Account], request_id: str, reason: str) -> list[str]:
+        async def use_case(ctx: FleetContext) -> list[str]:
+            accounts = (await ctx.session.scalars(statement.order_by(Account.id).limit(BATCH))).all()
+            for account in accounts:
+                await converge_account(ctx, account, reason=reason)
+            return [account.id for account in accounts]
+
+        return (await self._operations.change(SYSTEM, request_id, use_case)).resource

@@ -120,6 +120,7 @@ async def converge_again(ctx: FleetContext, account_id: str) -> AccountView:
     """
     ctx.actor.require("accounts", "write")
     account = await store.lock_account(ctx.session, account_id)
+    await store.require_reachable(ctx.session, account)
     before = store.view_account(account)
     await converge_account(ctx, account, reason="repair")
     return _recorded(ctx, "account.converge", account, before=before)

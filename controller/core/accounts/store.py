@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from controller.core.accounts.models import Account, AccountState, ObservedStatus
 from controller.core.accounts.views import AccountView
 from controller.core.fields import not_found, require_id
+from controller.fleet.models import Node, NodeState
 from shared.errors import ConflictError
 
 
@@ -58,7 +59,24 @@ async def lock_changeable(session: AsyncSession, account_id: str) -> Account:
     """
     account = await lock_account(session, account_id)
     require_changeable(account)
+    await require_reachable(session, account)
     return account
+
+
+async def require_reachable(session: AsyncSession, account: Account) -> None:
+    """Pass when its node may ever take a change again; one that is only offline may.
+
+    Raises:
+        ConflictError: The node was revoked (`node_revoked`).
+    """
+    found = await session.execute(select(Node.name, Node.state).where(Node.id == account.node_id))
+    row = found.first()
+    if row is not None and row[1] is NodeState.REVOKED:
+        raise ConflictError(
+            f"the node {row[0]} of the account {account.name!r} was revoked, and takes no change any more",
+            code="node_revoked",
+            hint="Delete the account, or enrol the machine again.",
+        )
 
 
 async def find_live_named(session: AsyncSession, name: str) -> Account | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import select
@@ -50,6 +50,7 @@ async def append_entries(ctx: OpContext, changes: Sequence[Change]) -> None:
             at=ctx.now,
             actor=ctx.actor.reference,
             actor_name=ctx.actor.name,
+            address=ctx.actor.address[:64] or None,
             request_id=ctx.request_id[:100],
             action=change.action,
             target=change.target,
@@ -66,7 +67,7 @@ async def append_entries(ctx: OpContext, changes: Sequence[Change]) -> None:
 
 def entry_hash(entry: AuditEntry) -> str:
     """SHA-256 in hex over the predecessor's hash and this entry's own content, keys in a fixed order."""
-    content = {
+    content: dict[str, Any] = {
         "number": entry.number,
         "at": entry.at.isoformat(timespec="microseconds"),
         "actor": entry.actor,
@@ -78,6 +79,8 @@ def entry_hash(entry: AuditEntry) -> str:
         "before": entry.before,
         "after": entry.after,
     }
+    if entry.address is not None:  # not in entries of releases before this column
+        content["address"] = entry.address
     return hashlib.sha256(entry.previous_hash.encode() + b"\n" + _ENCODER.encode(content)).hexdigest()
 
 

@@ -25,6 +25,8 @@ class AuditEntry(Model):
     actor: Mapped[str] = mapped_column(String(100))
     """kind/ID."""
     actor_name: Mapped[str] = mapped_column(String(200))
+    address: Mapped[str | None] = mapped_column(String(64))
+    """Where the request came from; None: from nowhere outside, or written by a release that did not know."""
     request_id: Mapped[str] = mapped_column(String(100), index=True)
     action: Mapped[str] = mapped_column(String(100), index=True)
     target: Mapped[str] = mapped_column(String(100))

@@ -24,6 +24,7 @@ class AuditEntryView(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     actor: Annotated[str, Meta(description="kind/ID of who did it.")]
     actor_name: str
+    address: Annotated[str | None, Meta(description="Where the request came from; null: the controller itself.")]
     request_id: Annotated[str, Meta(description="The API request, as in the X-Request-ID header and the logs.")]
     action: Annotated[str, Meta(description="noun.verb.", examples=["site.create"])]
     target: Annotated[str, Meta(description="noun/ID of what was changed.")]
@@ -104,6 +105,7 @@ def _view(entry: AuditEntry) -> AuditEntryView:
         at=entry.at,
         actor=entry.actor,
         actor_name=entry.actor_name,
+        address=entry.address,
         request_id=entry.request_id,
         action=entry.action,
         target=entry.target,

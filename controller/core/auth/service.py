@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -18,6 +18,7 @@ from controller.core.auth.users import find_user, set_password
 from controller.core.context import Actor, Change, OpContext, Role
 from controller.db.base import utc_now
 from controller.db.engine import Database
+from controller.db.prepared import Prepared, param
 from shared.errors import ForbiddenError, InvalidInputError, UnauthenticatedError
 
 _LAST_USED_RESOLUTION: Final = timedelta(minutes=5)
@@ -94,7 +95,8 @@ class Authenticator:
             writer.add(row)
             await writer.execute(delete(Session).where(Session.expires_at <= now))
             await writer.flush()
-            identity = _session_identity(row, user)
+            shown = _SessionRow(row.id, row.expires_at, user.id, user.username, user.role, user.must_change_password)
+            identity = _session_identity(shown)
             await self._audit(writer, identity, "user.sign_in", device.request_id, after={"address": row.address})
         return SignIn(secret=secret, identity=identity)
 
@@ -110,18 +112,17 @@ class Authenticator:
         """Who holds this secret of a session or token; None when it is unknown, ended, or its user disabled."""
         now = self._clock()
         if secret.startswith(SESSION_PREFIX):
-            async with self._database.read() as reader:
-                return await _find_session(reader, secret, now)
+            sessions = await self._database.glance(_SESSION, hash=hash_secret(secret), now=now)
+            return _session_identity(sessions[0]) if sessions else None
         if not secret.startswith(TOKEN_PREFIX):
             return None
-        async with self._database.read() as reader:
-            found = await _find_token(reader, secret, now)
-        if found is None:
+        tokens = await self._database.glance(_TOKEN, hash=hash_secret(secret))
+        found: _TokenRow | None = tokens[0] if tokens else None
+        if found is None or (found.expires_at is not None and found.expires_at <= now):
             return None
-        token, user = found
-        if token.last_used_at is None or now - token.last_used_at > _LAST_USED_RESOLUTION:
-            await self._note_use(token.id, now)
-        return _token_identity(token, user)
+        if found.last_used_at is None or now - found.last_used_at > _LAST_USED_RESOLUTION:
+            await self._note_use(found.id, now)
+        return _token_identity(found)
 
     async def change_password(self, identity: Identity, current: str, new: str, request_id: str = "") -> None:
         """Replace one's own password and end all sessions of the user.
@@ -162,45 +163,70 @@ class Authenticator:
             await writer.execute(update(ApiToken).where(ApiToken.id == token_id).values(last_used_at=now))
 
 
-async def _find_session(session: AsyncSession, secret: str, now: datetime) -> Identity | None:
-    query = (
-        select(Session, User)
-        .join(User, User.id == Session.user_id)
-        .where(Session.secret_hash == hash_secret(secret), Session.expires_at > now, User.disabled_at.is_(None))
+class _SessionRow(NamedTuple):
+    """A session and its user; every request asks for one, so it is read on the hot path."""
+
+    id: str
+    expires_at: datetime
+    user_id: str
+    username: str
+    role: str
+    must_change_password: bool
+
+
+class _TokenRow(NamedTuple):
+    """An API token and its user."""
+
+    id: str
+    name: str
+    scopes: list[str]
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    user_id: str
+    username: str
+    role: str
+
+
+_SESSION: Final = Prepared(
+    select(Session.id, Session.expires_at, User.id, User.username, User.role, User.must_change_password)
+    .join(User, User.id == Session.user_id)
+    .where(Session.secret_hash == param("hash"), Session.expires_at > param("now"), User.disabled_at.is_(None)),
+    _SessionRow,
+)
+_TOKEN: Final = Prepared(
+    select(
+        ApiToken.id,
+        ApiToken.name,
+        ApiToken.scopes,
+        ApiToken.expires_at,
+        ApiToken.last_used_at,
+        User.id,
+        User.username,
+        User.role,
     )
-    row = (await session.execute(query)).one_or_none()
-    return _session_identity(row[0], row[1]) if row is not None else None
+    .join(User, User.id == ApiToken.user_id)
+    .where(ApiToken.secret_hash == param("hash"), ApiToken.revoked_at.is_(None), User.disabled_at.is_(None)),
+    _TokenRow,
+)
 
 
-async def _find_token(session: AsyncSession, secret: str, now: datetime) -> tuple[ApiToken, User] | None:
-    query = (
-        select(ApiToken, User)
-        .join(User, User.id == ApiToken.user_id)
-        .where(ApiToken.secret_hash == hash_secret(secret), ApiToken.revoked_at.is_(None), User.disabled_at.is_(None))
-    )
-    row = (await session.execute(query)).one_or_none()
-    if row is None or (row[0].expires_at is not None and row[0].expires_at <= now):
-        return None
-    return row[0], row[1]
-
-
-def _session_identity(row: Session, user: User) -> Identity:
+def _session_identity(row: _SessionRow) -> Identity:
     return Identity(
-        actor=Actor(kind="user", id=user.id, name=user.username, role=Role(user.role)),
-        user_id=user.id,
-        username=user.username,
+        actor=Actor(kind="user", id=row.user_id, name=row.username, role=Role(row.role)),
+        user_id=row.user_id,
+        username=row.username,
         credential_id=row.id,
-        must_change_password=user.must_change_password,
+        must_change_password=row.must_change_password,
         expires_at=row.expires_at,
     )
 
 
-def _token_identity(token: ApiToken, user: User) -> Identity:
+def _token_identity(row: _TokenRow) -> Identity:
     return Identity(
-        actor=Actor(kind="token", id=token.id, name=token.name, role=Role(user.role), scopes=frozenset(token.scopes)),
-        user_id=user.id,
-        username=user.username,
-        credential_id=token.id,
+        actor=Actor(kind="token", id=row.id, name=row.name, role=Role(row.role), scopes=frozenset(row.scopes)),
+        user_id=row.user_id,
+        username=row.username,
+        credential_id=row.id,
         must_change_password=False,
-        expires_at=token.expires_at,
+        expires_at=row.expires_at,
     )

@@ -1,17 +1,26 @@
-"""A publisher inside one process: many topics, many listeners, and a slow listener harms nobody but itself."""
+"""Tells listeners what happened, in whichever process it did: a slow listener harms nobody but itself.
+
+Events travel between processes as hints do, and may be lost as they may: a screen that missed one reads its list again.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec
 
+from controller.jobs.hints import Channel, Hints
+
 QUEUE_LENGTH: Final = 256
 """Events that one listener may be behind before it is dropped."""
+
+
+TRAVEL_BYTES_MAX: Final = 5_000
+"""A larger event travels with nothing but its id, so that every carrier takes it."""
 
 
 class Topic(enum.Enum):
@@ -26,6 +35,7 @@ class Topic(enum.Enum):
     SITES = "sites"
     DRIFT = "drift"
     ENROLMENT = "enrolment"
+    ROLLOUTS = "rollouts"
     METRICS = "metrics"
     AUDIT = "audit"
 
@@ -67,17 +77,32 @@ class Subscription:
 
 
 class EventPublisher:
-    """Hands each notice to everybody who listens to its topic."""
+    """Hands each notice to everybody who listens to its topic, here and in the other processes."""
 
-    def __init__(self) -> None:
+    def __init__(self, hints: Hints | None = None) -> None:
         self._subscriptions: set[Subscription] = set()
+        self._hints = hints if hints is not None and hints.reaches_others else None
+        if self._hints is not None:
+            self._hints.on(Channel.EVENTS, self._receive)
 
     def publish(self, topic: Topic | str, event: str, data: Mapping[str, Any]) -> None:
         """Tell all listeners; never waits and never fails. `data` must hold what JSON can."""
         name = topic.value if isinstance(topic, Topic) else topic
         notice = Notice(topic=name, event=event, data=dict(data))
+        self._deliver(notice)
+        if self._hints is not None:
+            self._hints.send_to_others(Channel.EVENTS, (_render_for_travel(notice),))
+
+    def _receive(self, items: Sequence[str]) -> None:
+        for item in items:
+            try:
+                self._deliver(msgspec.json.decode(item, type=Notice))
+            except msgspec.MsgspecError:
+                continue  # of another release
+
+    def _deliver(self, notice: Notice) -> None:
         for subscription in tuple(self._subscriptions):
-            if name in subscription.topics and not subscription.is_dropped:
+            if notice.topic in subscription.topics and not subscription.is_dropped:
                 subscription.offer(notice)
 
     @contextmanager
@@ -94,3 +119,11 @@ class EventPublisher:
     def listener_count(self) -> int:
         """How many listeners there are now."""
         return len(self._subscriptions)
+
+
+def _render_for_travel(notice: Notice) -> str:
+    raw = msgspec.json.encode(notice, enc_hook=str)
+    if len(raw) > TRAVEL_BYTES_MAX:
+        shortened = {"id": notice.data.get("id"), "is_shortened": True}
+        raw = msgspec.json.encode(Notice(topic=notice.topic, event=notice.event, data=shortened), enc_hook=str)
+    return raw.decode()

@@ -21,6 +21,10 @@ from shared.errors import ConflictError, InvalidInputError
 
 _CONVERGED_FIELDS: Final = frozenset(PackageCreate.__struct_fields__) - {"name", "description", "sites_max"}
 """Fields that a node has to know of; the others are the controller's own."""
+CONVERGED_AT_ONCE: Final = 25
+"""So many accounts converge with the change itself (and are planned by a dry run); the rest follows as a task."""
+RECONVERGE_PACKAGE: Final = "package.reconverge"
+"""Kind of that task (controller.core.accounts.fleet)."""
 
 
 async def list_packages(ctx: OpContext, page: PageRequest) -> PackagePage:
@@ -145,5 +149,8 @@ async def _checked(ctx: OpContext, values: dict[str, Any], package: Package | No
 
 async def _converge_users(ctx: FleetContext, package: Package) -> None:
     users = select(Account).where(Account.package_id == package.id, Account.deleted_at.is_(None)).order_by(Account.id)
-    for account in (await ctx.session.scalars(users)).all():
+    first = (await ctx.session.scalars(users.limit(CONVERGED_AT_ONCE))).all()
+    for account in first:
         await converge_account(ctx, account, reason=f"package {package.name}")
+    if len(first) == CONVERGED_AT_ONCE:
+        await ctx.later(RECONVERGE_PACKAGE, {"package_id": package.id, "after": first[-1].id})

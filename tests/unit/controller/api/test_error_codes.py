@@ -41,7 +41,7 @@ def positional_codes_in(tree: ast.AST) -> Iterator[str]:
 
 
 def codes_in(tree: ast.AST) -> Iterator[str]:
-    """`code="..."` in calls, `code = "..."` in error classes, `"error_code": "..."` and the map of HTTP statuses."""
+    """`code="..."` in calls, `code = "..."` in error classes, `"error_code": "..."`, constants named `..._CODE` and the map of HTTP statuses."""
     for node in ast.walk(tree):
         found: list[str | None] = []
         if isinstance(node, ast.Call):
@@ -56,6 +56,8 @@ def codes_in(tree: ast.AST) -> Iterator[str]:
                     for target in (line.targets if isinstance(line, ast.Assign) else [line.target])
                 )
             ]
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id.endswith("_CODE"):
+            found = [constant(node.value)]
         elif isinstance(node, ast.Dict):
             named = zip(node.keys, node.values, strict=True)
             found = [constant(value) for key, value in named if constant(key) == "error_code"]

@@ -1,0 +1,105 @@
+"""append only audit
+
+Revision: 0002
+Follows: 0001
+
+Written by hand. The database itself refuses to change, remove or insert entries of the audit log, whoever asks: an
+administrator of the controller, the controller after a mistake, a person with `sqlite3` or `psql`. Whoever may change
+the schema can take the triggers away first; that is what the hash chain is for.
+
+A later revision that rebuilds `audit_entries` (SQLite, when a column is changed or dropped) loses the triggers and has to
+create them again.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+# REPLACE removes a row without asking a trigger for DELETE, so a number that was written is refused before that.
+# Source: https://www.sqlite.org/lang_conflict.html ("REPLACE"), https://www.sqlite.org/lang_createtrigger.html (RAISE).
+_SQLITE: Final = (
+    """CREATE TRIGGER audit_entries_no_update BEFORE UPDATE ON audit_entries BEGIN
+         SELECT RAISE(ABORT, 'the audit log is append-only: UPDATE is refused'); END""",
+    """CREATE TRIGGER audit_entries_no_delete BEFORE DELETE ON audit_entries BEGIN
+         SELECT RAISE(ABORT, 'the audit log is append-only: DELETE is refused'); END""",
+    """CREATE TRIGGER audit_entries_no_insert BEFORE INSERT ON audit_entries
+         WHEN NEW.number <= (SELECT coalesce(max(number), 0) FROM audit_entries)
+           OR EXISTS (SELECT 1 FROM audit_entries WHERE id = NEW.id) BEGIN
+         SELECT RAISE(ABORT, 'the audit log is append-only: an entry goes to its end'); END""",
+    """CREATE TRIGGER audit_head_no_return BEFORE UPDATE ON audit_head
+         WHEN NEW.id <> OLD.id OR NEW.number <= OLD.number BEGIN
+         SELECT RAISE(ABORT, 'the audit log is append-only: its end moves forward only'); END""",
+    """CREATE TRIGGER audit_head_no_delete BEFORE DELETE ON audit_head BEGIN
+         SELECT RAISE(ABORT, 'the audit log is append-only: DELETE is refused'); END""",
+    """CREATE TRIGGER audit_head_no_insert BEFORE INSERT ON audit_head
+         WHEN NEW.number <> 0 OR EXISTS (SELECT 1 FROM audit_head WHERE id <> NEW.id OR number > 0) BEGIN
+         SELECT RAISE(ABORT, 'the audit log is append-only: it has one end'); END""",
+)
+
+# ENABLE ALWAYS: a superuser's `SET session_replication_role = replica` must not switch them off.
+# Source: https://www.postgresql.org/docs/15/sql-altertable.html (ENABLE ALWAYS TRIGGER).
+_POSTGRESQL: Final = (
+    """CREATE FUNCTION wcp360_refuse_audit_change() RETURNS trigger LANGUAGE plpgsql AS $$
+       BEGIN
+         RAISE EXCEPTION 'the audit log is append-only: % is refused', TG_OP USING ERRCODE = 'restrict_violation';
+       END $$""",
+    """CREATE FUNCTION wcp360_check_audit_entry() RETURNS trigger LANGUAGE plpgsql AS $$
+       BEGIN
+         IF NEW.number <= (SELECT coalesce(max(number), 0) FROM audit_entries) THEN
+           RAISE EXCEPTION 'the audit log is append-only: an entry goes to its end'
+             USING ERRCODE = 'restrict_violation';
+         END IF;
+         RETURN NEW;
+       END $$""",
+    """CREATE FUNCTION wcp360_check_audit_head() RETURNS trigger LANGUAGE plpgsql AS $$
+       BEGIN
+         IF NEW.id <> OLD.id OR NEW.number <= OLD.number THEN
+           RAISE EXCEPTION 'the audit log is append-only: its end moves forward only'
+             USING ERRCODE = 'restrict_violation';
+         END IF;
+         RETURN NEW;
+       END $$""",
+    """CREATE TRIGGER audit_entries_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_entries
+       FOR EACH STATEMENT EXECUTE FUNCTION wcp360_refuse_audit_change()""",
+    """CREATE TRIGGER audit_entries_no_insert BEFORE INSERT ON audit_entries
+       FOR EACH ROW EXECUTE FUNCTION wcp360_check_audit_entry()""",
+    """CREATE TRIGGER audit_head_no_delete BEFORE DELETE OR TRUNCATE ON audit_head
+       FOR EACH STATEMENT EXECUTE FUNCTION wcp360_refuse_audit_change()""",
+    """CREATE TRIGGER audit_head_no_return BEFORE UPDATE ON audit_head
+       FOR EACH ROW EXECUTE FUNCTION wcp360_check_audit_head()""",
+    "ALTER TABLE audit_entries ENABLE ALWAYS TRIGGER audit_entries_no_change",
+    "ALTER TABLE audit_entries ENABLE ALWAYS TRIGGER audit_entries_no_insert",
+    "ALTER TABLE audit_head ENABLE ALWAYS TRIGGER audit_head_no_delete",
+    "ALTER TABLE audit_head ENABLE ALWAYS TRIGGER audit_head_no_return",
+)
+
+_SQLITE_DOWN: Final = (
+    "DROP TRIGGER IF EXISTS audit_entries_no_update",
+    "DROP TRIGGER IF EXISTS audit_entries_no_delete",
+    "DROP TRIGGER IF EXISTS audit_entries_no_insert",
+    "DROP TRIGGER IF EXISTS audit_head_no_return",
+    "DROP TRIGGER IF EXISTS audit_head_no_delete",
+    "DROP TRIGGER IF EXISTS audit_head_no_insert",
+)
+_POSTGRESQL_DOWN: Final = (
+    "DROP FUNCTION IF EXISTS wcp360_refuse_audit_change CASCADE",
+    "DROP FUNCTION IF EXISTS wcp360_check_audit_entry CASCADE",
+    "DROP FUNCTION IF EXISTS wcp360_check_audit_head CASCADE",
+)
+
+
+def upgrade() -> None:
+    for statement in _SQLITE if op.get_bind().dialect.name == "sqlite" else _POSTGRESQL:
+        op.execute(statement)
+
+
+def downgrade() -> None:
+    for statement in _SQLITE_DOWN if op.get_bind().dialect.name == "sqlite" else _POSTGRESQL_DOWN:
+        op.execute(statement)

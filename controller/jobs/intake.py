@@ -1,0 +1,196 @@
+"""What nodes say about their jobs, taken in for many nodes in one transaction: acknowledgements and plain results.
+
+Plain is what changes nothing but the job itself. What others want to know (observers), what may be tried again and what
+was refused takes the longer way, one word after the other: `offers.record_ack` and `results.record_event`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import select, update
+
+from controller.db.prepared import Driver, Prepared, any_of, param
+from controller.jobs.models import Job, NodeInbox
+from controller.jobs.results import FINAL_OF_NODE, RETRYABLE_CODES, columns_of
+from controller.jobs.rows import JOB_COLUMNS, Arrow, JobRow, add_arrows
+from controller.jobs.states import FINAL, IN_LANE, PRESUMED, JobState, sources_of
+from shared.protocol.frames import AckJob, Event
+from shared.protocol.job import ACTION_NOOP, JobMode, JobResult
+from shared.protocol.job import JobState as NodeJobState
+
+_ACK_SOURCES: Final = frozenset({JobState.OFFERED, JobState.EXPIRED, JobState.STUCK})
+
+_JOBS: Final = Prepared(
+    select(*JOB_COLUMNS).where(any_of(Job.delivery_id, "ids")).order_by(Job.id).with_for_update(), JobRow
+)
+_STORE: Final = Prepared(
+    update(Job)
+    .where(Job.id == param("job_id"), Job.state == param("before"))
+    .values(
+        {
+            name: param(name)
+            for name in (
+                "state",
+                "updated_at",
+                "accepted_at",
+                "started_at",
+                "finished_at",
+                "error_code",
+                "error_message",
+                "error_hint",
+            )
+        }
+    )
+)
+_STORE_RESULT: Final = Prepared(
+    update(Job).where(Job.id == param("job_id")).values(result=param("result"), updated_at=param("now"))
+)
+_INBOXES: Final = Prepared(
+    select(NodeInbox.id, NodeInbox.last_number)
+    .where(any_of(NodeInbox.id, "ids"))
+    .order_by(NodeInbox.id)
+    .with_for_update()
+)
+_ADVANCE: Final = Prepared(
+    update(NodeInbox)
+    .where(NodeInbox.id == param("node_id"))
+    .values(last_number=param("number"), updated_at=param("now"))
+)
+
+
+class Word(NamedTuple):
+    """What one node said."""
+
+    node_id: str
+    frame: AckJob | Event
+
+
+@dataclass(slots=True)
+class Taken:
+    """What became of a number of words."""
+
+    changed: list[JobRow] = field(default_factory=list)
+    left: list[int] = field(default_factory=list)
+    """Positions of the words that have to take the longer way, after this transaction; nothing was done about them."""
+    has_ended: bool = False
+    """A lane became free."""
+
+
+class _Work:
+    """One job while its words are taken in."""
+
+    def __init__(self, row: JobRow) -> None:
+        self.before = row
+        self.row = row
+        self.arrows: list[Arrow] = []
+        self.result: bytes | None = None
+
+    def move(self, to: JobState, *, note: str = "", **values: Any) -> None:
+        self.arrows.append(Arrow(self.row.id, self.row.state, to, note))
+        self.row = self.row._replace(state=to, **values)
+
+
+async def take_words(driver: Driver, words: Sequence[Word], *, now: datetime) -> Taken:
+    """Take in what is plain. Of one node, nothing is taken in after the first word that is not."""
+    taken = Taken()
+    ids = {delivery_id for word in words if (delivery_id := _delivery_of(word.frame))}
+    known = {(row.node_id, row.delivery_id): _Work(row) for row in await _JOBS.fetch(driver, ids=sorted(ids))}
+    slow_nodes: set[str] = set()
+    numbers: dict[str, int] = {}
+    for position, (node_id, frame) in enumerate(words):
+        work = known.get((node_id, _delivery_of(frame)))
+        if node_id in slow_nodes or not _is_plain(frame, work):
+            slow_nodes.add(node_id)
+            taken.left.append(position)
+            continue
+        if isinstance(frame, Event):
+            numbers[node_id] = max(numbers.get(node_id, 0), frame.number)
+        if work is not None:
+            _take(work, frame, now)
+    await _write(driver, [work for work in known.values() if work.arrows], taken, now)
+    await _advance(driver, numbers, now)
+    return taken
+
+
+def _delivery_of(frame: AckJob | Event) -> str:
+    if isinstance(frame, AckJob):
+        return frame.job_id
+    return frame.result.job_id if frame.result is not None else ""
+
+
+def _is_plain(frame: AckJob | Event, work: _Work | None) -> bool:
+    if isinstance(frame, AckJob):
+        return frame.state is not NodeJobState.REFUSED
+    result = frame.result
+    if result is None or work is None or result.state not in FINAL_OF_NODE:
+        return False
+    is_told = work.row.mode is JobMode.APPLY and work.row.action != ACTION_NOOP
+    may_retry = result.error is not None and result.error.code in RETRYABLE_CODES
+    return not (is_told or may_retry)
+
+
+def _take(work: _Work, frame: AckJob | Event, now: datetime) -> None:
+    if isinstance(frame, AckJob):
+        _take_ack(work, frame, now)
+    elif frame.result is not None:
+        _take_result(work, frame.result, now)
+
+
+def _take_ack(work: _Work, frame: AckJob, now: datetime) -> None:
+    if work.row.state in FINAL - PRESUMED:
+        return
+    if work.row.state in _ACK_SOURCES:
+        work.move(JobState.ACCEPTED, note="in the node's journal", accepted_at=now)
+    if frame.state is NodeJobState.STARTED and work.row.state is JobState.ACCEPTED:
+        work.move(JobState.RUNNING, started_at=now)
+
+
+def _take_result(work: _Work, result: JobResult, now: datetime) -> None:
+    to = FINAL_OF_NODE[result.state]
+    if work.row.state not in sources_of(to) & (IN_LANE | PRESUMED):
+        return  # it was stored before
+    values = columns_of(result)
+    work.result = values.pop("result")
+    work.move(to, finished_at=now, **values)
+
+
+async def _write(driver: Driver, works: Iterable[_Work], taken: Taken, now: datetime) -> None:
+    changes, results, arrows = [], [], []
+    for work in works:
+        row = work.row
+        changes.append(
+            {
+                "job_id": row.id,
+                "before": work.before.state,
+                "state": row.state,
+                "updated_at": now,
+                "accepted_at": row.accepted_at,
+                "started_at": row.started_at,
+                "finished_at": row.finished_at,
+                "error_code": row.error_code,
+                "error_message": row.error_message,
+                "error_hint": row.error_hint,
+            }
+        )
+        if work.result is not None:
+            results.append({"job_id": row.id, "result": work.result, "now": now})
+        arrows += work.arrows
+        taken.changed.append(row)
+        taken.has_ended |= row.state in FINAL
+    await _STORE.run_many(driver, changes)
+    await _STORE_RESULT.run_many(driver, results)
+    await add_arrows(driver, arrows, now=now)
+
+
+async def _advance(driver: Driver, numbers: dict[str, int], now: datetime) -> None:
+    inboxes = await _INBOXES.fetch(driver, ids=sorted(numbers)) if numbers else []
+    changes = [
+        {"node_id": node_id, "number": numbers[node_id], "now": now}
+        for node_id, last_number in inboxes
+        if numbers[node_id] > last_number
+    ]
+    await _ADVANCE.run_many(driver, changes)
