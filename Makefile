@@ -56,6 +56,10 @@ integration: setup test-packages ## Controller, simulated agents, SQLite and Pos
 e2e: setup ## Real Debian nodes on this machine (needs root)
 	@$(PYTEST) -q tests/e2e tests/lab
 
+.PHONY: bench
+bench: setup test-packages ## Measure every bar on this machine (root; about 40 minutes; NAMES="roundtrip idle", QUICK=1)
+	@$(PYTHON_BIN) -m tests.bench $(NAMES) $(if $(QUICK),--quick)
+
 ##@ Work on it
 .PHONY: setup
 setup: ## Install what this machine lacks (Debian packages, .venv)

@@ -75,7 +75,7 @@ def build(out: Path, architecture: str) -> dict[str, object]:
     content: Content = dict(list_sources())
     content.update(list_all_libraries(architecture))
     build_id = f"{version}-{digest_content(content)[:12]}"
-    info = {"version": version, "build": build_id}
+    info = {"version": version, "build": build_id, "capability": read_capability()}
     content["bundle.json"] = (json.dumps(info, sort_keys=True).encode() + b"\n", 0o644)
     archive = ensure_archive(content)
     manifest: dict[str, object] = {
@@ -95,10 +95,23 @@ def build(out: Path, architecture: str) -> dict[str, object]:
 
 def read_version() -> str:
     """`__version__` of shared/version.py, without importing the product."""
-    for statement in ast.parse((REPOSITORY / "shared/version.py").read_text(encoding="utf-8")).body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant):
-            return str(statement.value.value)
-    raise OSError("shared/version.py holds no version")
+    return str(read_constant("shared/version.py", "__version__"))
+
+
+def read_capability() -> int:
+    """`CAPABILITY_VERSION` of shared/protocol/capability.py."""
+    return int(str(read_constant("shared/protocol/capability.py", "CAPABILITY_VERSION")))
+
+
+def read_constant(path: str, name: str) -> object:
+    """The value that a file of ours gives to a name."""
+    for statement in ast.parse((REPOSITORY / path).read_text(encoding="utf-8")).body:
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        is_it = any(isinstance(target, ast.Name) and target.id == name for target in targets)
+        value = getattr(statement, "value", None)
+        if is_it and isinstance(value, ast.Constant):
+            return value.value
+    raise OSError(f"{path} holds no {name}")
 
 
 def list_sources() -> Iterator[tuple[str, tuple[bytes, int]]]:
