@@ -31,7 +31,7 @@ NODES = ROOT / "docs/operations/nodes.md"
 CONTROLLER = ROOT / "docs/operations/controller.md"
 ARCHITECTURE = ROOT / "docs/architecture.md"
 COMMANDS = ROOT / "tests/integration/cli/commands.txt"
-OWN_COMMANDS = {"login", "logout", "events", "profile", "completion"}
+OWN_COMMANDS = {"login", "logout", "events", "logs", "profile", "completion"}
 """Of the command line itself, from cli/own_commands.py."""
 MAX_ADR_LINES = 25
 

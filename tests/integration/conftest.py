@@ -115,7 +115,7 @@ async def _add_admin(controller: Controller) -> None:
 
 
 @asynccontextmanager
-async def running_controller(database_url: str, data_dir: Path) -> AsyncIterator[LiveController]:
+async def running_controller(database_url: str, data_dir: Path, **overrides: object) -> AsyncIterator[LiveController]:
     """A controller with one administrator that serves on free ports of 127.0.0.1, until the block ends."""
     api_port, gateway_port = free_port(), free_port()
     built = make_controller(
@@ -128,6 +128,7 @@ async def running_controller(database_url: str, data_dir: Path) -> AsyncIterator
         public_names=("127.0.0.1",),
         controller_url=f"https://127.0.0.1:{api_port}",
         gateway_url=f"wss://127.0.0.1:{gateway_port}/agent/v1",
+        **overrides,
     )
     await _add_admin(built)
     device = Device(address="127.0.0.1", user_agent="tests")

@@ -28,12 +28,19 @@ _OPTIONS = (
 )
 
 _TRUNCATE_ALL = """
-DO $$ DECLARE names text; BEGIN
+DO $$ DECLARE names text; guard record; BEGIN
   SELECT string_agg(format('%I', tablename), ', ') INTO names FROM pg_tables
     WHERE schemaname = 'public' AND tablename <> 'alembic_version';
+  FOR guard IN SELECT tgname, tgrelid::regclass AS home FROM pg_trigger WHERE NOT tgisinternal LOOP
+    EXECUTE format('ALTER TABLE %s DISABLE TRIGGER %I', guard.home, guard.tgname);
+  END LOOP;
   EXECUTE 'TRUNCATE ' || names || ' CASCADE';
+  FOR guard IN SELECT tgname, tgrelid::regclass AS home FROM pg_trigger WHERE NOT tgisinternal LOOP
+    EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', guard.home, guard.tgname);
+  END LOOP;
 END $$
 """
+"""The audit log refuses to be emptied, as it should; so its triggers stand aside for a moment."""
 
 
 def find_binaries() -> Path | None:
@@ -94,6 +101,18 @@ class PostgresCluster:
         yield name
         self._execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
+    def restart(self) -> None:
+        """As after a crash: open transactions are lost, connections cut."""
+        data = self.socket_dir / "data"
+        log = self.socket_dir / "server.log"
+        _run(self.binaries / "pg_ctl", "-D", data, "-w", "-t", "60", "-m", "immediate", "-l", log, "restart")
+
+    def set_read_only(self, name: str, *, is_read_only: bool) -> None:
+        """For every connection from now on; the open ones are cut."""
+        mode = "on" if is_read_only else "off"
+        self._execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = {mode}')
+        self._execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+
     def _empty(self, name: str) -> None:
         """End what a test left open, then remove all rows."""
         self._execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
@@ -111,8 +130,8 @@ class PostgresCluster:
 
 
 @contextmanager
-def start_cluster(binaries: Path) -> Iterator[PostgresCluster]:
-    """Initialise and start a server, stop it and remove its files at the end."""
+def start_cluster(binaries: Path, *, options: tuple[str, ...] = ()) -> Iterator[PostgresCluster]:
+    """Initialise and start a server, stop it and remove its files at the end. Later options win."""
     folder = Path(tempfile.mkdtemp(prefix="wcp-pg-", dir="/tmp"))  # a socket's path has at most 107 bytes
     user = _USER if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
     if os.geteuid() == 0:
@@ -121,7 +140,9 @@ def start_cluster(binaries: Path) -> Iterator[PostgresCluster]:
     try:
         _run(binaries / "initdb", "-D", data, "-U", user, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N")
         with (data / "postgresql.conf").open("a", encoding="utf-8") as config:
-            lines = (f"{key} = '{value}'" for key, _, value in (option.partition("=") for option in _OPTIONS))
+            lines = (
+                f"{key} = '{value}'" for key, _, value in (option.partition("=") for option in (*_OPTIONS, *options))
+            )
             config.write("\n".join([*lines, f"unix_socket_directories = '{folder}'", ""]))
         _run(binaries / "pg_ctl", "-D", data, "-w", "-t", "60", "-l", folder / "server.log", "start")
         try:

@@ -92,7 +92,7 @@ def complete(environment: dict[str, str]) -> Complete:
     ("words", "expected"),
     [
         (["acc"], ["accounts"]),
-        (["log"], ["login", "logout"]),
+        (["log"], ["login", "logout", "logs"]),
         (["accounts", "cr"], ["create"]),
         (["accounts", ""], ["create", "delete", "list", "show", "show-module", "update"]),
         (["packages", "create", "--mem"], ["--memory-bytes"]),
@@ -123,7 +123,7 @@ def test_bash_when_controller_does_not_answer_offers_own_commands_silently(
 ) -> None:
     environment["WCP360_CONTROLLER"] = "http://127.0.0.1:9"  # discard: nobody listens
 
-    assert complete("lo") == ["login", "logout"]
+    assert complete("lo") == ["login", "logout", "logs"]
     assert complete("accounts", "li") == []
 
 

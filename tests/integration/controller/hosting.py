@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+import msgspec
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.api.app import Parts, create_app
-from controller.api.handlers import accounts, audit, clients, domains, packages
+from controller.api.handlers import accounts, attention, audit, clients, domains, packages, parked
 from controller.api.handlers.health import Probes
 from controller.core.accounts.fleet import committed_by_node
 from controller.core.accounts.observe import AccountObserver
@@ -22,6 +23,9 @@ from controller.core.context import Actor, Role
 from controller.core.events.publisher import EventPublisher
 from controller.core.manifest import ManifestRegistry
 from controller.core.operations import Operations
+from controller.core.parked.kinds import AccountKind
+from controller.core.parked.observe import ParkedObserver
+from controller.core.parked.service import Parked
 from controller.db.engine import Database
 from controller.fleet.models import Node, NodeState
 from controller.fleet.placement import Placement
@@ -32,6 +36,7 @@ from controller.metrics.registry import ControllerMetrics
 from controller.modules.php.manifest import PhpProvider
 from controller.modules.web import api as sites
 from controller.modules.web.manifest import SiteContributor, SiteObserver
+from controller.modules.web.parked import SiteKind
 from shared.errors import AgentOfflineError
 from shared.protocol.job import (
     ChangeKind,
@@ -44,6 +49,7 @@ from shared.protocol.job import (
     ResourceReport,
 )
 from shared.specs.manifest import DriftPolicy, Manifest, decode_manifest
+from tests.integration.audit_triggers import unguarded_audit
 from tests.integration.conftest import FAST_HASHER
 
 ADMIN = Actor(kind="user", id="admin", name="admin", role=Role.ROOT)
@@ -211,7 +217,9 @@ class Hosting:
         async with self.database.write() as session:
             row = await session.get_one(Job, job.id)
             row.state = ControllerJobState.FAILED if error else ControllerJobState.SUCCEEDED
+            row.result = msgspec.msgpack.encode(result)
             await self.observer(session, row, result)
+            await ParkedObserver()(session, row, result)
 
     async def count(self, model: Any) -> int:
         async with self.database.read() as session:
@@ -241,8 +249,14 @@ async def build_hosting(database: Database) -> Hosting:
         probes=Probes({}, render_metrics),
         metrics=metrics.http,
         own_origin="https://controller.test:8360",
-        api_routes=[*packages.ROUTES, *clients.ROUTES, *accounts.ROUTES, *domains.ROUTES, *audit.ROUTES, *sites.ROUTES],
-    )
+        api_routes=[
+            *packages.ROUTES, *clients.ROUTES, *accounts.ROUTES, *domains.ROUTES, *audit.ROUTES, *sites.ROUTES,
+            *parked.ROUTES, *attention.ROUTES,
+        ],
+        dependencies={
+            "parked": Parked({"site": SiteKind(), "account": AccountKind(), "php_pool": AccountKind()}),
+        },
+    )  # fmt: skip
     app = create_app(parts)
     async with database.write() as session:
         await create_user(
@@ -254,7 +268,7 @@ async def build_hosting(database: Database) -> Hosting:
     )
     answer = await http.post("/api/v1/auth/login", json={"username": "root", "password": "a long password"})
     http.cookies.clear()
-    async with database.write() as session:  # signing in is audited too; these tests begin with an empty log
+    async with unguarded_audit(database) as session:  # signing in is audited too; these tests begin with an empty log
         await session.execute(delete(AuditEntry))
         await session.execute(delete(AuditHead))
     http.headers["authorization"] = f"Bearer {answer.json()['token']}"

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, select, update
 
-from controller.core.accounts.fleet import Reconverger
+from controller.core.accounts.fleet import RECONVERGE_NODE, Reconvergence
 from controller.core.accounts.models import Account
 from controller.fleet.models import Node, NodeState
 from controller.jobs.models import Job
+from controller.jobs.tasks import TaskRun
 from shared.protocol.job import ErrorBody, Proof
 from shared.specs.account import MIN_TENANT_UID, AccountSpec
 from shared.specs.base import Presence
@@ -183,6 +184,17 @@ async def test_result_of_a_deleted_account_never_touches_its_successor(hosting: 
     assert (account["observed_status"], account["observed_generation"]) == ("unknown", 0)
 
 
+async def test_change_of_an_account_on_a_revoked_node_is_refused_at_once(hosting: Hosting) -> None:
+    account_id = await hosting.add_account("ada")
+    async with hosting.database.write() as session:
+        await session.execute(update(Node).values(state=NodeState.REVOKED))
+
+    for path, body in (("suspend", {"reason": "x"}), ("converge", None)):
+        problem = await hosting.post(f"/accounts/{account_id}/{path}", body, expect=409)
+        assert problem["code"] == "node_revoked"
+        assert problem["hint"]
+
+
 async def test_delete_account_on_a_revoked_node_is_done_at_once(hosting: Hosting) -> None:
     account_id = await hosting.add_account("ada")
     await hosting.add_site(account_id, "a.example")
@@ -321,9 +333,15 @@ async def test_reconverge_asks_for_accounts_that_are_behind_and_that_nobody_work
             for account_id in (done_id, failed_id, waiting_id)
         ]
 
-    await Reconverger(hosting.operations)(node_id, False)
+    kinds = {kind.name: kind for kind in Reconvergence(hosting.operations).kinds()}
+
+    async def reconverge(*, is_everything: bool) -> None:
+        args = {"node_id": node_id, "is_everything": is_everything}
+        await kinds[RECONVERGE_NODE].run(TaskRun(task_id="t", args=args, attempts=1))
+
+    await reconverge(is_everything=False)
     assert await generations() == [1, 2, 1]
-    await Reconverger(hosting.operations)(node_id, True)
+    await reconverge(is_everything=True)
     assert await generations() == [2, 3, 2]
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select, text, update
+from sqlalchemy.exc import DBAPIError
 
 from controller.core.audit.chain import GENESIS_HASH, entry_hash, verify_chain
-from controller.core.audit.models import AuditEntry
+from controller.core.audit.models import AuditEntry, AuditHead
 from controller.core.audit.service import verify_audit
 from controller.core.context import Actor, Change, Role
 from controller.core.operations import FleetContext
+from controller.db.engine import Database
 from shared.errors import ConflictError, ForbiddenError
+from tests.integration.audit_triggers import unguarded_audit
 from tests.integration.controller.hosting import ADMIN, Hosting
 
 
@@ -83,13 +86,14 @@ async def test_verify_audit_of_an_untouched_log_is_intact(hosting: Hosting) -> N
         (delete(AuditEntry).where(AuditEntry.number == 2), 2, "is missing"),
         (delete(AuditEntry).where(AuditEntry.number == 3), 3, "but 3 entries were written"),
         (delete(AuditEntry), 1, "3 entries were written"),
+        (delete(AuditHead), 4, "but 0 entries were written"),
     ],
 )
 async def test_verify_audit_finds_what_was_touched(hosting: Hosting, tamper: Any, first_bad: int, words: str) -> None:
     for name in ("A", "B", "C"):
         await hosting.add_package(name)
 
-    async with hosting.database.write() as session:
+    async with unguarded_audit(hosting.database) as session:
         await session.execute(tamper)
 
     report = await hosting.get("/audit/verify")
@@ -97,10 +101,82 @@ async def test_verify_audit_finds_what_was_touched(hosting: Hosting, tamper: Any
     assert words in report["reason"]
 
 
+async def test_verify_audit_finds_two_entries_that_changed_places(hosting: Hosting) -> None:
+    for name in ("A", "B", "C"):
+        await hosting.add_package(name)
+    async with unguarded_audit(hosting.database) as session:
+        for old, new in ((2, 4), (3, 2), (4, 3)):
+            await session.execute(update(AuditEntry).where(AuditEntry.number == old).values(number=new))
+
+    report = await hosting.get("/audit/verify")
+
+    assert (report["is_intact"], report["first_bad_number"]) == (False, 2)
+    assert report["reason"] == "entry 2 does not continue entry 1"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE audit_entries SET target_name = 'X' WHERE number = 2",
+        "UPDATE audit_entries SET number = 9 WHERE number = 3",
+        "DELETE FROM audit_entries WHERE number = 3",
+        "DELETE FROM audit_entries",
+        "UPDATE audit_head SET number = 2",
+        "UPDATE audit_head SET number = 3, hash = 'X'",
+        "DELETE FROM audit_head",
+    ],
+)
+async def test_audit_log_when_somebody_would_change_it_is_refused_by_the_database(
+    hosting: Hosting, statement: str
+) -> None:
+    for name in ("A", "B", "C"):
+        await hosting.add_package(name)
+
+    with pytest.raises(DBAPIError, match="append-only"):
+        async with hosting.database.write() as session:
+            await session.execute(text(statement))
+
+    report = await hosting.get("/audit/verify")
+    assert (report["is_intact"], report["entries"]) == (True, 3)
+
+
+async def test_audit_log_when_an_entry_is_written_over_is_refused_by_the_database(hosting: Hosting) -> None:
+    for name in ("A", "B"):
+        await hosting.add_package(name)
+    columns = ", ".join(column.name for column in AuditEntry.__table__.columns)
+    again = f"INSERT INTO audit_entries ({columns}) SELECT {columns} FROM audit_entries WHERE number = 1"
+    statements = [again]
+    if hosting.database.is_sqlite:
+        # REPLACE removes the old row without a word to a trigger for DELETE.
+        statements.append(again.replace("INSERT", "INSERT OR REPLACE"))
+
+    for statement in statements:
+        with pytest.raises(DBAPIError, match="append-only"):
+            async with hosting.database.write() as session:
+                await session.execute(text(statement))
+
+    assert (await hosting.get("/audit/verify"))["entries"] == 2
+
+
+@pytest.mark.postgresql
+async def test_audit_log_when_a_superuser_of_postgresql_asks_is_refused_all_the_same(postgres_url: str) -> None:
+    database = Database(postgres_url)
+
+    async def run(statement: str) -> None:
+        async with database.write() as session:
+            await session.execute(text("SET LOCAL session_replication_role = replica"))
+            await session.execute(text(statement))
+
+    for statement in ("TRUNCATE audit_entries", "TRUNCATE audit_head", "DELETE FROM audit_entries"):
+        with pytest.raises(DBAPIError, match="append-only"):
+            await run(statement)
+    await database.close()
+
+
 async def test_verify_audit_finds_an_entry_that_was_forged_with_a_hash_of_its_own(hosting: Hosting) -> None:
     for name in ("A", "B", "C"):
         await hosting.add_package(name)
-    async with hosting.database.write() as session:
+    async with unguarded_audit(hosting.database) as session:
         row = (await session.scalars(select(AuditEntry).where(AuditEntry.number == 2))).one()
         row.target_name = "forged"
         row.hash = entry_hash(row)

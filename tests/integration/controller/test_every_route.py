@@ -20,9 +20,13 @@ from controller.bootstrap import METADATA, Controller
 from controller.core.audit.models import AuditEntry
 from controller.core.auth.models import ApiToken, User
 from controller.core.auth.secrets import TOKEN_PREFIX, hash_secret, new_secret
+from controller.core.parked.models import ParkedResource
 from controller.fleet.models import DriftFindingRow, Heartbeat, Node, NodeState
+from controller.fleet.release_models import Release, Rollout, RolloutKind, RolloutNode, RolloutState
 from controller.jobs.models import Job
 from controller.jobs.states import JobState
+from controller.jobs.work_models import ScheduleRow, Task, TaskState
+from tests.integration.fleet.rollout_bench import write_bundle
 
 API = "/api/v1"
 METHODS = ("get", "put", "post", "delete", "patch")
@@ -41,11 +45,16 @@ NO_JOB: Final = {
     "login", "logout", "change-password", "create-token", "revoke-token", "enrol", "renew-certificate",
     "create-package", "delete-package", "create-client", "update-client", "delete-client", "create-domain",
     "delete-domain", "create-enrolment-token", "delete-enrolment-token", "revoke-node", "reject-node", "delete-node",
-    "discard-job", "ignore-drift", "unignore-drift",
+    "discard-job", "ignore-drift", "unignore-drift", "run-schedule", "retry-task",
+    "start-node-maintenance", "drain-node", "cordon-node", "uncordon-node", "check-node-health", "release-job",
+    "dismiss-attention", "undismiss-attention", "create-release", "create-rollout", "pause-rollout", "resume-rollout",
+    "abort-rollout", "release-node", "start-ca-rotation", "advance-ca-rotation", "rollback-ca-rotation",
+    "rotate-job-key", "revoke-job-key",
 }  # fmt: skip
 MAY_HAVE_NO_JOB: Final = {
     # 202 with an empty list when no node needs to know.
     "update-package", "update-node", "cancel-job", "approve-node", "retry-site", "discard-site-change",
+    "end-node-maintenance", "undrain-node", "decide-job",
 }  # fmt: skip
 BODIES: Final[dict[str, Any]] = {
     "login": {"username": "somebody", "password": "of no account here"},
@@ -76,10 +85,27 @@ BODIES: Final[dict[str, Any]] = {
         "certificate_pem": "none", "csr_pem": "none", "signature": "AA==", "signed_at": "2026-01-01T00:00:00Z",
     },
     "set-node-module": {"presence": "disabled"},
+    "start-ca-rotation": {"reason": "drill"},
+    "start-node-maintenance": {"reason": "new disk"},
+    "drain-node": {"reason": "new kernel"},
+    "decide-job": {"decision": "done", "note": "seen on the node"},
+    "dismiss-attention": {"note": "known"},
+    "bulk-retry-parked": {"ids": ["{parked_id}"]},
+    "retry-attention": {"ids": ["parked.{parked_id}"]},
+    "bulk-ping-nodes": {"node_ids": ["{node_id}"], "wait_seconds": 0},
+    "create-release": {},
+    "create-rollout": {"kind": "module_settings", "module": "php", "presence": "enabled"},
+    "resume-rollout": {},
     "ignore-drift": {
         "until": (datetime.now(UTC) + timedelta(days=7)).isoformat(), "reason": "Waits for the next release.",
     },
 }  # fmt: skip
+
+
+def _fill_in(value: Any, ids: dict[str, str]) -> Any:
+    if isinstance(value, str):
+        return value.format(**ids)
+    return [_fill_in(item, ids) for item in value] if isinstance(value, list) else value
 
 
 @dataclass(frozen=True)
@@ -120,7 +146,7 @@ class Api:
     async def call(self, route: Route, ids: dict[str, str], headers: dict[str, str] | None = None) -> httpx.Response:
         body = BODIES.get(route.name)
         if body is not None:
-            body = {key: value.format(**ids) if isinstance(value, str) else value for key, value in body.items()}
+            body = {key: _fill_in(value, ids) for key, value in body.items()}
         return await self.http.request(
             route.method, route.path.format(**ids), json=body, headers={"authorization": ""} | (headers or {})
         )
@@ -135,7 +161,7 @@ class Api:
         """New rows of every kind; path and body parameter to id."""
         number = next(self.numbers)
         name = f"t{number}"
-        ids = {"name": "web", "node_id": await self._add_node(f"node{number}")}
+        ids = {"name": "web", "log": "access", "node_id": await self._add_node(f"node{number}")}
         for key in ("package_id", "other_package_id"):
             ids[key] = (await self.make("packages", {"name": f"{name} {key}"}, headers))["id"]
         ids["client_id"] = (await self.make("clients", {"name": "Ada", "email": "a@example.com"}, headers))["id"]
@@ -147,8 +173,31 @@ class Api:
         domain = {"name": f"{name}.test", "account_id": ids["account_id"]}
         ids["domain_id"] = (await self.make("domains", domain, headers))["id"]
         ids["token_id"] = (await self.make("enrolment-tokens", {"name": f"new{number}"}, headers))["id"]
+        ids["task_id"] = await self._add_task()
+        ids["schedule_name"] = await self._add_schedule(name)
         ids["finding_id"] = await self._add_finding(ids["node_id"], name)
+        ids["item_id"] = f"drift.{ids['finding_id']}"
+        ids["parked_id"] = await self._add_parked(ids, name)
+        ids |= await self._add_rollout(number, ids["node_id"])
+        ids["kid"] = (await self.controller.fleet.keys.signer.current_job_keys())[-1].kid
         return ids
+
+    async def _add_rollout(self, number: int, node_id: str) -> dict[str, str]:
+        async with self.controller.database.write() as session:
+            release = Release(
+                number=number * 1000, version="1.0.0", build=f"1.0.0-{number}", sha256="0" * 64, size_bytes=1, capability=2,
+                architecture="x86_64", min_from="0.0.0", keys_version=1, signed=b"", signed_until=datetime.now(UTC),
+            )  # fmt: skip
+            session.add(release)
+            await session.flush()
+            rollout = Rollout(
+                kind=RolloutKind.AGENT_UPDATE, state=RolloutState.RUNNING, release_id=release.id, waves=["100%"],
+                soak_seconds=0, max_failures=0, node_timeout_seconds=60, deadline_at=datetime.now(UTC), actor="user/1",
+            )  # fmt: skip
+            session.add(rollout)
+            await session.flush()
+            session.add(RolloutNode(rollout_id=rollout.id, node_id=node_id, wave=0))
+        return {"release_id": release.id, "rollout_id": rollout.id}
 
     async def _add_node(self, name: str) -> str:
         node = Node(
@@ -171,6 +220,27 @@ class Api:
             )  # fmt: skip
             session.add(row)
         return row.id
+
+    async def _add_parked(self, ids: dict[str, str], account: str) -> str:
+        async with self.controller.database.write() as session:
+            row = ParkedResource(
+                node_id=ids["node_id"], account_id=ids["account_id"], subject=f"account/{account}",
+                key=f"account/{account}", kind="account", code="command_failed", message="no", hint=None, context={},
+                generation=1, job_id=ids["job_id"], since=datetime.now(UTC),
+            )  # fmt: skip
+            session.add(row)
+        return row.id
+
+    async def _add_task(self) -> str:
+        row = Task(kind="package.reconverge", state=TaskState.FAILED, run_at=datetime.now(UTC))
+        async with self.controller.database.write() as session:
+            session.add(row)
+        return row.id
+
+    async def _add_schedule(self, name: str) -> str:
+        async with self.controller.database.write() as session:
+            session.add(ScheduleRow(name=f"{name}.tick", every_seconds=3600.0, next_at=datetime.now(UTC)))
+        return f"{name}.tick"
 
     async def token(self, *scopes: str) -> dict[str, str]:
         """Headers of a new API token."""
@@ -274,10 +344,20 @@ async def test_every_change_when_it_concerns_a_node_promises_jobs(api: Api) -> N
     assert {route.name for route in api.routes} >= NO_JOB
 
 
+async def prepare_rollout(api: Api, route: Route, ids: dict[str, str], admin: dict[str, str]) -> None:
+    """There is a bundle to register, or a rollout that was paused."""
+    if route.name == "create-release":
+        write_bundle(api.controller.fleet.releases.bundle_dir, "1.0.0")
+    if route.name == "resume-rollout":
+        answer = await api.http.post(f"{API}/rollouts/{ids['rollout_id']}/pause", headers=admin)
+        assert answer.status_code == 200, answer.text
+
+
 async def prepare(api: Api, route: Route, ids: dict[str, str], admin: dict[str, str]) -> None:
     """Bring about what the change is for: something failed, something is suspended, something is not used."""
     if route.name == "unsuspend-account":
         await api.http.post(f"{API}/accounts/{ids['account_id']}/suspend", json={}, headers=admin)
+    await prepare_rollout(api, route, ids, admin)
     if route.name == "delete-client":
         body = {"name": "Nobody", "email": "nobody@example.com"}
         ids["client_id"] = (await api.make("clients", body, admin))["id"]
@@ -287,21 +367,46 @@ async def prepare(api: Api, route: Route, ids: dict[str, str], admin: dict[str, 
         body = BODIES["ignore-drift"]
         answer = await api.http.post(f"{API}/drift/{ids['finding_id']}/ignore", json=body, headers=admin)
         assert answer.status_code == 200, answer.text
+    before = {
+        "end-node-maintenance": ("maintenance", "start-node-maintenance"),
+        "release-job": ("maintenance", "start-node-maintenance"),
+        "undrain-node": ("drain", "drain-node"),
+        "uncordon-node": ("cordon", ""),
+    }.get(route.name)
+    if before is not None:
+        path = f"{API}/nodes/{ids['node_id']}/{before[0]}"
+        answer = await api.http.post(path, json=BODIES.get(before[1]), headers=admin)
+        assert answer.status_code == 200, answer.text
+    if route.name == "undismiss-attention":
+        path = f"{API}/attention/{ids['item_id']}/dismiss"
+        answer = await api.http.post(path, json={"note": "known"}, headers=admin)
+        assert answer.status_code == 200, answer.text
     async with api.controller.database.write() as session:
+        if route.name == "decide-job":
+            (await session.get_one(Job, ids["job_id"])).state = JobState.INDETERMINATE
         if route.name in ("retry-job", "discard-job"):
             (await session.get_one(Job, ids["job_id"])).state = JobState.FAILED
 
 
-OUTSIDE_OF_THE_VERSION: Final = {"/healthz", "/readyz", "/install.sh", "/bundle/agent.tar.gz", "/ca.pem"}
+OUTSIDE_OF_THE_VERSION: Final = {
+    "/healthz",
+    "/readyz",
+    "/install.sh",
+    "/bundle/agent.tar.gz",
+    "/bundle/releases/{file_name}",
+    "/ca.pem",
+    "/trust-bundle",
+}
 """What probes and bare machines ask for, whatever the API's version."""
 NOT_AUDITED: Final = {
     # Nothing of anybody's wishes changes: a look at a node, and a sign-out with a token, which stays valid.
-    "check-account-drift", "check-node-drift", "ping-node", "logout",
+    "check-account-drift", "check-node-drift", "ping-node", "bulk-ping-nodes", "logout", "check-node-health",
 }  # fmt: skip
 UNREADY: Final = {
     # What needs a machine's own request or a node's own answer first: tests/integration/fleet and test_sites.py do it.
     "login", "change-password", "enrol", "renew-certificate", "approve-node", "reject-node", "delete-node",
-    "retry-site", "discard-site-change", "revoke-token", "adopt-drift",
+    "retry-site", "discard-site-change", "revoke-token", "adopt-drift", "release-node", "advance-ca-rotation",
+    "rollback-ca-rotation",
 }  # fmt: skip
 
 

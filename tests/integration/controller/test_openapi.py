@@ -21,7 +21,9 @@ PUBLIC = {
     "show-readiness",
     "fetch-install-script",
     "fetch-agent-bundle",
+    "fetch-release-bundle",
     "fetch-authority",
+    "fetch-trust-bundle",
 }
 
 

@@ -24,6 +24,7 @@ from controller.core.context import Role
 from controller.db.engine import Database
 from controller.fleet.models import Heartbeat, Node, NodeState
 from tests.integration.conftest import ADMIN, FAST_HASHER, PASSWORD, make_controller
+from tests.integration.fleet.rollout_bench import write_bundle
 from tests.integration.live import free_port
 
 # Not among the checks: positive_data_acceptance, because a schema cannot say "this client exists" or "not reserved".
@@ -38,6 +39,8 @@ CHECKS = [
 ]
 
 
+ASKS_A_NODE = frozenset({"GET /api/v1/sites/{site_id}/logs/{log}"})
+"""Operations that a connected node answers; none is there, and 503 agent_offline is the right answer."""
 EXAMPLES = 10
 """For each operation, once with what fits the document and once with what does not."""
 
@@ -84,7 +87,7 @@ def target(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     shutil.copyfile(sqlite_template, folder / "controller.db")
     (folder / "bundles").mkdir()
     (folder / "bundles" / "install.sh").write_text("#!/bin/sh\n")
-    (folder / "bundles" / "agent.tar.gz").write_bytes(b"bundle")
+    write_bundle(folder / "bundles", "1.0.0")
     url = f"sqlite+aiosqlite:///{folder / 'controller.db'}"
     secret, node_id = asyncio.run(_prepare(url))
     built = make_controller(url, folder, gateway_host="127.0.0.1", gateway_port=free_port())
@@ -152,14 +155,20 @@ def test_every_operation_keeps_its_promises(api_schema: Any, target: Target, sub
     for found in api_schema.get_all_operations():
         operation = found.ok()
         for mode in schemathesis.GenerationMode:
-
-            @given(case=operation.as_strategy(mode))
-            @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-            def run(case: schemathesis.Case) -> None:
-                case.call_and_validate(checks=CHECKS, headers=headers)
-
             with subtests.test(operation=operation.label, mode=mode.value):
                 try:
-                    run()
+                    keep_promises(operation, mode, headers)
                 except Unsatisfiable:  # nothing about it can be wrong: no parameters, no body
                     assert mode.is_negative
+
+
+def keep_promises(operation: Any, mode: schemathesis.GenerationMode, headers: dict[str, str]) -> None:
+    """Try examples of one operation."""
+    kept = [check for check in CHECKS if check is not checks.not_a_server_error or operation.label not in ASKS_A_NODE]
+
+    @given(case=operation.as_strategy(mode))
+    @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    def run(case: schemathesis.Case) -> None:
+        case.call_and_validate(checks=kept, headers=headers)
+
+    run()

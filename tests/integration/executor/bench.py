@@ -287,6 +287,10 @@ class Bench:
         self.trust = TrustStore(self.state_dir, identity().public_root_keys())
         if self.trust.bundle is None:
             self.trust.take(signed_bundle(bundle()), now=self.clock)
+        self.rewire()
+
+    def rewire(self) -> None:
+        """An executor over the journal as it is now."""
         self.node = NodeContext(host=self.host, registry=self.registry, journal=self.journal, now=lambda: self.clock)
         self.executor = Executor(self.node, identity=identity(), trust=self.trust)
         self.executor.subscribe(self.frames.append)

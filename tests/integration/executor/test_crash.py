@@ -19,13 +19,14 @@ import pytest
 from agent.core import faults
 from agent.core.recovery import MAX_ATTEMPTS, recover
 from shared.errors import UnavailableError
+from shared.faults import forget_hits
 from shared.protocol.job import Job, JobState, Semantics
 from shared.protocol.local import CancelLocal, SubmitTrust
 from shared.specs.account import StorageDriver
 from shared.specs.base import Presence
 from tests.integration.executor.bench import Bench, DiskHost, account, bundle, job, manifest, pool, signed_bundle, site
 
-MAX_HITS = 12
+MAX_HITS = 100
 CHILD_SECONDS = 60
 
 
@@ -47,7 +48,7 @@ def die_at(fault: str | None, base: Path, work: Callable[[Bench], Awaitable[None
             os.environ.pop(faults.VARIABLE, None)
             if fault is not None:
                 os.environ[faults.VARIABLE] = fault
-            faults._hits.clear()
+            forget_hits()
             asyncio.run(_work(base, work))
             status = 0
         finally:
@@ -157,6 +158,9 @@ def test_crash_when_it_hits_a_fault_point_leaves_all_or_nothing(tmp_path, scenar
         assert is_one_of(end.host.snapshot(), after)
         assert not end.journal.quarantine
         end.journal.close()
+        shutil.rmtree(base)
+    else:
+        pytest.fail(f"{point} is hit more than {MAX_HITS} times")
 
 
 def test_sweep_when_all_scenarios_are_run_reaches_every_point(tmp_path) -> None:

@@ -162,22 +162,28 @@ def note_change(ctx: FleetContext, note: ChangeNote) -> None:
     )
 
 
-def build_bench(database: Database, data_dir: Path, clock: Clock | None = None) -> FleetBench:
+def build_bench(
+    database: Database, data_dir: Path, clock: Clock | None = None, *, signer: Any = None, **overrides: Any
+) -> FleetBench:
     """Put a fleet together; nothing runs yet."""
-    settings = Settings(
-        data_dir=data_dir,
-        gateway_host="127.0.0.1",
-        gateway_port=0,
-        public_names=("127.0.0.1",),
-        controller_url="https://127.0.0.1:8360",
-    )
+    values: dict[str, Any] = {
+        "data_dir": data_dir,
+        "gateway_host": "127.0.0.1",
+        "gateway_port": 0,
+        "public_names": ("127.0.0.1",),
+        "controller_url": "https://127.0.0.1:8360",
+    }
+    settings = Settings(**(values | overrides))
     ear, clock = Ear(), clock or Clock()
-    signer = LocalSigner(data_dir / "pki", clock=clock)
+    signer = signer or LocalSigner(data_dir / "pki", clock=clock)
     engine = JobEngine(database, signer, publisher=ear, clock=clock)
     reconverged: list[tuple[str, bool]] = []
 
     async def reconverge(node_id: str, is_everything: bool) -> None:
         reconverged.append((node_id, is_everything))
+
+    async def change(use_case: Any) -> None:
+        await operations.change(SYSTEM, "fleet", use_case)
 
     fleet = Fleet(
         FleetParts(
@@ -186,7 +192,7 @@ def build_bench(database: Database, data_dir: Path, clock: Clock | None = None) 
             engine=engine,
             publisher=ear,
             signer=signer,
-            ports=FleetPorts(record=note_change, reconverge=reconverge),
+            ports=FleetPorts(record=note_change, reconverge=reconverge, change=change),
             clock=clock,
         )
     )

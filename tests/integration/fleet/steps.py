@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import update
 
-from controller.jobs import offers
+from controller.jobs import delivery, offers
 from controller.jobs.models import Job as JobRow
 from controller.jobs.results import Observers, read_inbox, record_event
 from controller.jobs.states import JobState
@@ -28,9 +28,9 @@ async def set_state(bench: FleetBench, job_id: str, state: JobState, **values: A
         await session.execute(update(JobRow).where(JobRow.id == job_id).values(state=state, **values))
 
 
-async def offer_all(bench: FleetBench, node_id: str, epoch: int = EPOCH) -> list[offers.Offer]:
-    async with bench.database.write() as session:
-        return await offers.claim_offers(session, node_id=node_id, session_epoch=epoch, now=bench.clock())
+async def offer_all(bench: FleetBench, node_id: str, epoch: int = EPOCH) -> list[delivery.Offer]:
+    async with bench.database.hot() as driver:
+        return (await delivery.claim(driver, {node_id: epoch}, now=bench.clock())).of(node_id).offers
 
 
 async def acknowledge(bench: FleetBench, node_id: str, job_id: str) -> None:

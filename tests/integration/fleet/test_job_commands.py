@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from controller.jobs import offers
+from controller.jobs import delivery
 from controller.jobs.commands import cancel_job, discard_job, retry_job
 from controller.jobs.states import JobState
 from shared.errors import ConflictError, NotFoundError, StaleGenerationError
@@ -35,8 +35,8 @@ async def test_cancel_of_what_the_node_has_is_said_once_per_session(bench: Fleet
     assert job.state is JobState.ACCEPTED
 
     async def claim(epoch: int) -> list[str]:
-        async with bench.database.write() as session:
-            return await offers.claim_cancels(session, node_id=node_id, session_epoch=epoch)
+        async with bench.database.hot() as driver:
+            return (await delivery.claim(driver, {node_id: epoch}, now=bench.clock())).of(node_id).cancels
 
     assert [await claim(1), await claim(1), await claim(2)] == [[job.delivery_id], [], [job.delivery_id]]
 

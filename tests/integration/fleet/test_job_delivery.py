@@ -31,8 +31,8 @@ async def test_relay_numbers_are_gap_free_and_in_the_order_of_asking(bench: Flee
 
 async def test_relay_crash_before_commit_leaves_neither_number_nor_signature(bench: FleetBench, node_id: str) -> None:
     async def crash_before_commit() -> None:
-        async with bench.database.write() as session:
-            await relay.sign_batch(session, signer=bench.signer, nodes=bench.fleet, now=bench.clock())
+        async with bench.database.hot() as driver:
+            await relay.sign_batch(driver, signer=bench.signer, nodes=bench.fleet, now=bench.clock())
             raise KeyboardInterrupt
 
     job_id = await bench.request(node_id)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from controller.jobs import offers
 from controller.jobs.models import Job as JobRow
 from controller.jobs.results import ATTEMPTS_MAX, Observers, read_inbox, record_event
 from controller.jobs.states import FINAL, JobState, is_allowed
@@ -200,7 +202,7 @@ async def test_progress_after_the_end_changes_nothing(bench: FleetBench, node_id
     job_id = await bench.request(node_id)
     await set_state(bench, job_id, JobState.SUCCEEDED)
 
-    bench.engine.note_progress(node_id, Progress(job_id=job_id, number=1, done=1, total=2, message="late"))
+    bench.engine.note_progress(node_id, 0, Progress(job_id=job_id, number=1, done=1, total=2, message="late"))
     await bench.engine.flush_progress()
 
     job = await bench.job(job_id)
@@ -223,3 +225,34 @@ async def test_rows_of_a_job_are_one_story(bench: FleetBench, node_id: str) -> N
     async with bench.database.read() as session:
         final = (await session.execute(select(JobRow.state).where(JobRow.id == job_id))).scalar_one()
     assert path[-1] is final
+
+
+async def test_result_that_meets_its_own_progress_report_is_stored(bench: FleetBench, node_id: str) -> None:
+    """Both move the job; the result came second, was taken for old news, and was acknowledged all the same."""
+    job_id = await bench.request(node_id)
+    await bring_to_node(bench, node_id, job_id)
+    delivery_id = (await bench.job(job_id)).delivery_id
+    progress = Progress(job_id=delivery_id, number=1, done=1, total=2, message="half")
+
+    async with bench.database.write() as session:
+        await offers.record_progress(session, node_id, progress, now=bench.clock())
+        reporting = asyncio.create_task(report(bench, node_id, job_id, NodeJobState.SUCCEEDED))
+        await wait_for_a_lock(bench)
+
+    assert await reporting == (job_id,)
+    assert (await bench.job(job_id)).state is JobState.SUCCEEDED
+
+
+async def wait_for_a_lock(bench: FleetBench) -> None:
+    """Until somebody waits for what this transaction holds; on SQLite the second one cannot even begin."""
+    if bench.database.is_sqlite:
+        return
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    async with asyncio.timeout(10):
+        while True:
+            async with bench.database.read() as session:
+                if (await session.execute(waiting)).scalar_one():
+                    return
+            await asyncio.sleep(0.01)

@@ -14,9 +14,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from controller.fleet.authorities import Arrangement
 from controller.fleet.authority import SERVER_LIFETIME, Authority, parse_csr
-from controller.fleet.gateway import TLS_BUFFER_BYTES
+from controller.fleet.server_certificate import ensure_server_certificate
 from controller.fleet.signer import JOB_KEY_LIFETIME, JOB_KEY_OVERLAP, LocalSigner
+from controller.fleet.tls import TLS_BUFFER_BYTES
 from controller.fleet.trust import BUNDLE_RENEWAL, ensure_trust_bundle, find_trust_bundle
 from shared.errors import FleetError, UnavailableError
 from shared.protocol.envelope import JOB_TYPE, Envelope, verify_envelope
@@ -49,6 +51,23 @@ async def test_authority_opened_again_is_the_same(bench: FleetBench) -> None:
     again = Authority.open_or_create(pki(bench), now=bench.clock())
 
     assert (again.ca_pem, again.ca_pin) == (bench.fleet.authority.ca_pem, bench.fleet.authority.ca_pin)
+
+
+async def test_authority_of_an_installation_of_before_is_found_in_its_only_file(bench: FleetBench) -> None:
+    before = bench.fleet.authority.ca_pem
+    (pki(bench) / "ca.crt").unlink()
+
+    again = LocalSigner(pki(bench), clock=bench.clock)
+    again.open()
+
+    assert again.authority.ca_pem == before
+
+
+async def test_file_for_people_holds_every_trusted_authority(bench: FleetBench) -> None:
+    await bench.signer.arrange_authorities(Arrangement(trusted=("ca", "next")))
+
+    trusted = (await bench.signer.list_authorities()).trusted
+    assert bench.fleet.authority.ca_path.read_text() == "".join(info.pem for info in trusted)
 
 
 async def test_key_that_is_broken_is_named(bench: FleetBench) -> None:
@@ -86,9 +105,9 @@ async def test_server_certificate_near_its_end_is_renewed_with_the_same_key(benc
 
 
 async def test_server_certificate_follows_the_names(bench: FleetBench) -> None:
-    authority = bench.fleet.authority
+    names = ("panel.example", "192.0.2.7", "fd00::7")
 
-    authority.ensure_server_certificate(("panel.example", "192.0.2.7", "fd00::7"), now=bench.clock())
+    ensure_server_certificate(bench.signer, pki(bench), names, now=bench.clock())
 
     names = server_certificate(bench).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert [str(name.value) for name in names] == ["panel.example", "192.0.2.7", "fd00::7"]
@@ -99,9 +118,7 @@ async def test_server_certificate_follows_the_names(bench: FleetBench) -> None:
 
 async def opened_bundle(bench: FleetBench) -> Any:
     async with bench.database.write() as session:
-        row = await ensure_trust_bundle(
-            session, authority=bench.fleet.authority, signer=bench.signer, now=bench.clock()
-        )
+        row = await ensure_trust_bundle(session, signer=bench.signer, now=bench.clock())
     root = Ed25519PublicKey.from_public_bytes(bench.signer.root_public_key)
     return open_trust_bundle(
         msgspec.msgpack.decode(row.envelope, type=Envelope), root_keys={bench.signer.root_kid: root}
@@ -190,7 +207,10 @@ async def renew(bench: FleetBench, agent: FakeAgent, next_machine: Machine, **op
         "signature": agent.machine.key.sign(renewal_message(csr_pem, signed_at), ECDSA(hashes.SHA256())),
     }
     request = RenewalRequest(**(values | options))
-    reply: RenewalReply = await bench.change(lambda ctx: bench.fleet.renew_certificate(ctx, request))
+    reply = await bench.change(lambda ctx: bench.fleet.renew_certificate(ctx, request))
+    if isinstance(reply, FleetError):
+        raise reply
+    assert isinstance(reply, RenewalReply)
     return reply
 
 

@@ -43,10 +43,15 @@ class FakeExecutor:
         self.quarantine = ""
         self.drift = DriftReport(subjects=("account/a",))
         self.last_seq = 0
+        self.seq_gaps: tuple[int, ...] = ()
         self._listener: Listener | None = None
 
     def listen(self, listener: Listener) -> None:
         self._listener = listener
+
+    @property
+    def is_connected(self) -> bool:
+        return self.is_reachable
 
     @property
     def open_jobs(self) -> frozenset[str]:
@@ -65,6 +70,7 @@ class FakeExecutor:
             running_jobs=len(self.open_jobs),
             quarantine=self.quarantine,
             modules={"web": "1"},
+            seq_gaps=self.seq_gaps,
         )
         await self.tell(status)
         return status

@@ -28,7 +28,7 @@ from agent.simulator.fleet import FleetPlan, SimulatedFleet
 from controller.db.base import utc_now
 from controller.fleet.authority import parse_csr
 from controller.fleet.models import NodeCertificate
-from shared.protocol.renewal import RenewalRequest
+from shared.protocol.renewal import RenewalReply, RenewalRequest
 from tests.integration.link.conftest import running_link
 from tests.integration.link.executor import FakeExecutor
 from tests.integration.link.gateway import FakeGateway, wait_until
@@ -164,7 +164,7 @@ async def test_link_when_the_certificate_ended_while_it_was_away_renews_and_conn
     assert await node.count_certificates() == 3
 
 
-async def test_link_when_the_certificate_ended_too_long_ago_says_to_enrol_anew_and_keeps_it(node: Node) -> None:
+async def test_link_when_the_certificate_ended_too_long_ago_waits_for_approval_and_keeps_it(node: Node) -> None:
     await node.age(40 * DAY)
     before = node.pem
 
@@ -173,9 +173,8 @@ async def test_link_when_the_certificate_ended_too_long_ago_says_to_enrol_anew_a
 
     status = node.fleet.agents[0].status
     assert status is not None
-    assert "ended too long ago" in status.last_error
-    assert "enrolment-tokens create" in status.last_error
-    assert status.next_attempt_at - status.changed_at >= 600
+    assert "waits for approval" in status.last_error
+    assert status.next_attempt_at - status.changed_at >= 60
     assert node.pem == before
 
 
@@ -239,12 +238,13 @@ async def test_link_when_the_renewal_fails_tries_again_until_it_works(
     paths.node_pem.write_text(authority.issue_pem("old", lifetime=-DAY))
     attempts = 0
 
-    def exchange(_settings: AgentSettings, there: NodePaths) -> None:
+    def exchange(_settings: AgentSettings, there: NodePaths) -> RenewalReply:
         nonlocal attempts
         attempts += 1
         if attempts < 4:
             raise SetupError(ExitCode.CONTROLLER_UNREACHABLE, "nobody answers")
         there.node_pem.write_text(authority.issue_pem("new"))
+        return RenewalReply()
 
     async with running_link(gateway.url, executor, paths, exchange=exchange) as link:
         await wait_until(lambda: link.state == "connected")

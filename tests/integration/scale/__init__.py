@@ -1,0 +1,1 @@
+"""Several processes of one controller, as an operator would run them."""
