@@ -34,8 +34,9 @@ async def survive(stage: Stage, fault: str) -> None:
     await stage.start_controller(fault=fault, waits=False)
     for name in stage.nodes:
         await stage.start_node(name)
-    # What nobody takes in its time is swept, and a node that goes away is noticed: both are places to die at.
-    await stage.request_noop("sim-2", ttl_seconds=1)
+    # What was not taken in its time (already over here) is swept, and a node that goes away is noticed: both are places to
+    # die at.
+    await stage.request_noop("sim-2", ttl_seconds=0)
     working = asyncio.create_task(work(stage))
     leaving = asyncio.create_task(lose_a_node(stage))
     try:
