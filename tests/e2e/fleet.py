@@ -61,6 +61,8 @@ class Fleet:
     lab: Lab
     api: Api
     numbers: itertools.count[int] = field(default_factory=itertools.count)
+    hosts: tuple[str, ...] = ()
+    """The nodes that it began with; those that a test adds for itself come and go."""
 
     def node(self, name: str) -> Node:
         return self.lab.node(name)
@@ -199,9 +201,10 @@ def start_fleet(run_dir: Path, lab_name: str, suites: list[str]) -> Fleet:
     lab.down()
     lab.up(len(suites), suites=suites)
     controller.start()
-    fleet = Fleet(controller=controller, lab=lab, api=controller.sign_in())
-    for node in lab.nodes:
-        fleet.enrol(node.name)
+    hosts = tuple(node.name for node in lab.nodes)
+    fleet = Fleet(controller=controller, lab=lab, api=controller.sign_in(), hosts=hosts)
+    for name in hosts:
+        fleet.enrol(name)
     return fleet
 
 

@@ -18,12 +18,12 @@ PAGE = "<?php echo 'hello ', posix_geteuid();"
 def hosted(fleet: Fleet) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     """An account with a PHP site on each node."""
     made = {}
-    for node in fleet.lab.nodes:
-        account = fleet.account(node.name)
-        site = fleet.site(account, php_version=php_version(node))
+    for name in fleet.hosts:
+        account = fleet.account(name)
+        site = fleet.site(account, php_version=php_version(fleet.node(name)))
         path = f"/srv/accounts/{account['name']}/sites/{site['domain']}/public/index.php"
-        fleet.write_as(node.name, account["name"], path, "<?php echo 'uid ', posix_geteuid(), ' ', PHP_VERSION;")
-        made[node.name] = (account, site)
+        fleet.write_as(name, account["name"], path, "<?php echo 'uid ', posix_geteuid(), ' ', PHP_VERSION;")
+        made[name] = (account, site)
     return made
 
 

@@ -20,9 +20,9 @@ WORKER = "agent worker"
 def hosted(fleet: Fleet) -> Hosted:
     """An account with a site on each node."""
     made = {}
-    for node in fleet.lab.nodes:
-        account = fleet.account(node.name)
-        made[node.name] = (account, fleet.site(account))
+    for name in fleet.hosts:
+        account = fleet.account(name)
+        made[name] = (account, fleet.site(account))
     return made
 
 
