@@ -85,6 +85,8 @@ async def test_fault_28_gateway_that_was_asleep_writes_nothing_when_it_wakes(sta
     await pair.move_nodes()
     await wait_until(lambda: len(stage.nodes["sim-1"].proxy.lines) > 1, what="a second line")
     await operator.move_site(site["id"], "after-the-move")
+    with_sleeper = select(func.count()).select_from(Node).where(Node.gateway_id.in_(before))
+    await stage.wait_count(with_sleeper, 0, what="all nodes to leave the sleeper")
     await stage.settle()
     after = await pair.read_gateways()
     assert len(after) == 1
