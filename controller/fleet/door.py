@@ -40,9 +40,9 @@ class Door:
         self.cluster_id: Callable[[], str] = lambda: ""
         """Whose other processes may come in; empty: none."""
 
-    def find_admitted(self, connection: ServerConnection) -> Admitted | None:
-        """The node behind an admitted connection."""
-        return self._admitted.get(connection)
+    def take_admitted(self, connection: ServerConnection) -> Admitted | None:
+        """The node behind an admitted connection; told once, for a session keeps it itself."""
+        return self._admitted.pop(connection, None)
 
     async def admit(self, connection: ServerConnection, request: Request) -> Response | None:
         """None: it may come in."""

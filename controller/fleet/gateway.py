@@ -30,7 +30,7 @@ from controller.fleet.presence import Presence, find_standing
 from controller.fleet.session import CLOSE_TRY_AGAIN, NodeSession
 from controller.fleet.sessions import OpenedSession
 from controller.fleet.streams import SessionStreams
-from controller.fleet.tls import make_server_context, send_at_once, trust_authorities
+from controller.fleet.tls import forget_handshake, make_server_context, send_at_once, trust_authorities
 from controller.fleet.traffic import Traffic
 from controller.jobs import offers
 from controller.jobs.engine import JobEngine
@@ -208,11 +208,12 @@ class Gateway:
     async def _handle_connection(self, connection: ServerConnection) -> None:
         if await self.door.serve_peer(connection):
             return
-        admitted = self.door.find_admitted(connection)
+        admitted = self.door.take_admitted(connection)
         if admitted is None or connection.subprotocol != SUBPROTOCOL:
             await connection.close(CLOSE_TRY_AGAIN, "no subprotocol")
             return
         send_at_once(connection)
+        forget_handshake(connection)
         await NodeSession(self, connection, admitted).run()
 
     # --- for sessions -------------------------------------------------------------------------------------------------

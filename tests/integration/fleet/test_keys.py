@@ -18,7 +18,6 @@ from controller.fleet.authorities import Arrangement
 from controller.fleet.authority import SERVER_LIFETIME, Authority, parse_csr
 from controller.fleet.server_certificate import ensure_server_certificate
 from controller.fleet.signer import JOB_KEY_LIFETIME, JOB_KEY_OVERLAP, LocalSigner
-from controller.fleet.tls import TLS_BUFFER_BYTES
 from controller.fleet.trust import BUNDLE_RENEWAL, ensure_trust_bundle, find_trust_bundle
 from shared.errors import FleetError, UnavailableError
 from shared.protocol.envelope import JOB_TYPE, Envelope, verify_envelope
@@ -186,13 +185,6 @@ async def test_renew_keeps_the_bundle_when_nothing_is_due(bench: FleetBench) -> 
         row = await find_trust_bundle(session)
     assert row is not None
     assert row.version == 1
-
-
-async def test_gateway_keeps_the_tls_buffers_small() -> None:
-    """The attribute is CPython's own affair: if it goes away, every agent costs 300 kB again."""
-    from asyncio.sslproto import SSLProtocol  # noqa: PLC0415 - looked at on purpose after the gateway was imported
-
-    assert SSLProtocol.max_size == TLS_BUFFER_BYTES
 
 
 # --- a node's next certificate ----------------------------------------------------------------------------------------
