@@ -38,6 +38,7 @@ from shared.protocol.streams import (
     StreamCredit,
     StreamData,
     StreamOpened,
+    StreamToController,
 )
 
 OPEN_SECONDS: Final = 60.0
@@ -250,6 +251,24 @@ class SessionStreams:
             stream.end(_offline())
 
     # --- from the node ------------------------------------------------------------------------------------------------
+
+    async def take(self, frame: StreamToController) -> None:
+        """React to what the node said.
+
+        Raises:
+            ProtocolError: See the others.
+        """
+        match frame:
+            case StreamOpened():
+                await self.take_opened(frame)
+            case StreamData():
+                await self.take_data(frame)
+            case StreamCredit():
+                await self.take_credit(frame)
+            case CloseStream():
+                await self.take_close(frame)
+            case ListStreams():
+                await self.take_list(frame)
 
     async def take_opened(self, frame: StreamOpened) -> None:
         """There is a worker."""

@@ -24,6 +24,8 @@ from shared.protocol.job import Semantics
 
 UNSENT: Final = 0
 """No session has this epoch: a job that was offered in it is not on its way any more."""
+_NONE: Final[frozenset[int]] = frozenset()
+"""One for all sessions without gaps, which are nearly all: every empty set that Python makes is 216 bytes."""
 _LOST_NOTE: Final = "the node's journal has lost it"
 
 _log = structlog.get_logger("controller.jobs")
@@ -42,23 +44,25 @@ class Reopened:
 class GapWatch:
     """What one session knows of its node's gaps."""
 
+    __slots__ = ("_reported", "_settled")
+
     def __init__(self, reported: Iterable[int] = ()) -> None:
-        self._reported = frozenset(reported)
-        self._settled: frozenset[int] = frozenset()
+        self._reported = frozenset(reported) or _NONE
+        self._settled = _NONE
 
     def take(self, seqs: Collection[int]) -> tuple[frozenset[int], frozenset[int]]:
         """Numbers worth a look, and those of them that the node missed in its last report, too.
 
         Only the latter prove something: a report and the node's word about the same job may have crossed each other.
         """
-        known, self._reported = self._reported, frozenset(seqs)
-        self._settled &= self._reported
+        known, self._reported = self._reported, frozenset(seqs) or _NONE
+        self._settled = (self._settled & self._reported) or _NONE
         news = self._reported - self._settled
         return news, news & known
 
     def note_settled(self, seqs: frozenset[int]) -> None:
         """Nobody waits for these."""
-        self._settled |= seqs & self._reported
+        self._settled = (self._settled | (seqs & self._reported)) or _NONE
 
 
 async def reopen_gaps(
