@@ -9,8 +9,6 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from websockets.asyncio.server import ServerConnection
-from websockets.datastructures import Headers
-from websockets.http11 import Request
 
 from controller.fleet.authority import ServerCertificate
 from shared.protocol.envelope import Envelope
@@ -46,9 +44,6 @@ class FrugalProtocol(asyncio.sslproto.SSLProtocol):
 
 # The event loop looks the name up for each connection (asyncio/selector_events.py), and takes no class from us.
 asyncio.sslproto.SSLProtocol = FrugalProtocol  # type: ignore[misc] # see above
-
-_PAST: Final = Request("", Headers())
-"""Stands for every request that has been answered: websockets takes a connection without one for a new one."""
 
 
 def make_server_context(certificate: ServerCertificate, ca_pem: str) -> ssl.SSLContext:
@@ -86,11 +81,14 @@ def send_at_once(connection: ServerConnection) -> None:
 
 
 def forget_handshake(connection: ServerConnection) -> None:
-    """Let go of what the handshakes left: request, response, and the certificate in words, some 5 KiB.
+    """Let go of what the handshakes left: headers, response, and the certificate in words, some 5 KiB.
 
     The certificate itself stays with the TLS connection. Call when nobody looks at them any more.
     """
-    connection.request, connection.response = _PAST, None
+    # Emptied, not dropped: the parser's own frame holds the request as long as the connection lives.
+    if connection.request is not None:
+        connection.request.headers.clear()
+    connection.response = None
     words = connection.transport.get_extra_info("peercert")
     if words:
         words.clear()
