@@ -85,6 +85,11 @@ class _Form(NamedTuple):
     into: Mapping[str, _Process]
     out: tuple[_Process | None, ...]
 
+    def fix(self, values: Mapping[str, Any]) -> _Form:
+        """The same with these parameters given."""
+        bound = {name: self.into[name](value) if name in self.into else value for name, value in values.items()}
+        return self._replace(fixed={**self.fixed, **bound})
+
 
 class Prepared:
     """One statement with named parameters (`bindparam`)."""
@@ -116,10 +121,11 @@ class Prepared:
             make(value if read is None else read(value) for read, value in zip(out, row, strict=True)) for row in rows
         ]
 
-    async def run_many(self, driver: Driver, rows: Sequence[Mapping[str, Any]]) -> None:
-        """A change for each set of parameters."""
+    async def run_many(self, driver: Driver, rows: Sequence[Mapping[str, Any]], **common: Any) -> None:
+        """A change for each set of parameters; `common` is the same in all of them, and converted once."""
         if rows:
             form = self._form(driver.dialect)
+            form = form.fix(common) if common else form
             await driver.run_many(form.sql, [_bind(form, row) for row in rows])
 
     def _form(self, dialect: Dialect) -> _Form:

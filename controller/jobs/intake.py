@@ -27,28 +27,18 @@ _ACK_SOURCES: Final = frozenset({JobState.OFFERED, JobState.EXPIRED, JobState.ST
 _JOBS: Final = Prepared(
     select(*JOB_COLUMNS).where(any_of(Job.delivery_id, "ids")).order_by(Job.id).with_for_update(), JobRow
 )
-_STORE: Final = Prepared(
-    update(Job)
-    .where(Job.id == param("job_id"), Job.state == param("before"))
-    .values(
-        {
-            name: param(name)
-            for name in (
-                "state",
-                "updated_at",
-                "accepted_at",
-                "started_at",
-                "finished_at",
-                "error_code",
-                "error_message",
-                "error_hint",
-            )
-        }
-    )
-)
-_STORE_RESULT: Final = Prepared(
-    update(Job).where(Job.id == param("job_id")).values(result=param("result"), updated_at=param("now"))
-)
+_STEPS: Final = ("state", "updated_at", "accepted_at", "started_at", "finished_at")
+_WORDS: Final = ("error_code", "error_message", "error_hint", "result")
+
+
+def _make_store(names: tuple[str, ...]) -> Prepared:
+    is_unmoved = (Job.id == param("job_id"), Job.state == param("before"))
+    return Prepared(update(Job).where(*is_unmoved).values({name: param(name) for name in names}))
+
+
+_STORE: Final = _make_store(_STEPS)
+_STORE_RESULT: Final = _make_store((*_STEPS, *_WORDS))
+"""With the node's final word: one statement, for each one writes the whole row anew."""
 _INBOXES: Final = Prepared(
     select(NodeInbox.id, NodeInbox.last_number)
     .where(any_of(NodeInbox.id, "ids"))
@@ -159,38 +149,31 @@ def _take_result(work: _Work, result: JobResult, now: datetime) -> None:
 
 
 async def _write(driver: Driver, works: Iterable[_Work], taken: Taken, now: datetime) -> None:
-    changes, results, arrows = [], [], []
+    steps: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    arrows: list[Arrow] = []
     for work in works:
         row = work.row
-        changes.append(
-            {
-                "job_id": row.id,
-                "before": work.before.state,
-                "state": row.state,
-                "updated_at": now,
-                "accepted_at": row.accepted_at,
-                "started_at": row.started_at,
-                "finished_at": row.finished_at,
-                "error_code": row.error_code,
-                "error_message": row.error_message,
-                "error_hint": row.error_hint,
-            }
-        )
-        if work.result is not None:
-            results.append({"job_id": row.id, "result": work.result, "now": now})
+        change = {name: getattr(row, name) for name in _STEPS if name != "updated_at"}
+        change |= {"job_id": row.id, "before": work.before.state}
+        if work.result is None:
+            steps.append(change)
+        else:
+            words = {name: getattr(row, name) for name in _WORDS if name != "result"}
+            results.append({**change, **words, "result": work.result})
         arrows += work.arrows
         taken.changed.append(row)
         taken.has_ended |= row.state in FINAL
-    await _STORE.run_many(driver, changes)
-    await _STORE_RESULT.run_many(driver, results)
+    await _STORE.run_many(driver, steps, updated_at=now)
+    await _STORE_RESULT.run_many(driver, results, updated_at=now)
     await add_arrows(driver, arrows, now=now)
 
 
 async def _advance(driver: Driver, numbers: dict[str, int], now: datetime) -> None:
     inboxes = await _INBOXES.fetch(driver, ids=sorted(numbers)) if numbers else []
     changes = [
-        {"node_id": node_id, "number": numbers[node_id], "now": now}
+        {"node_id": node_id, "number": numbers[node_id]}
         for node_id, last_number in inboxes
         if numbers[node_id] > last_number
     ]
-    await _ADVANCE.run_many(driver, changes)
+    await _ADVANCE.run_many(driver, changes, now=now)

@@ -118,16 +118,12 @@ async def request_plain_jobs(driver: Driver, requests: Sequence[JobRequest], *, 
             "id": (job_id := new_id()),
             "delivery_id": job_id,
             "label": (request.label or f"{request.action} {request.resource_key}")[:200],
-            "state": JobState.REQUESTED,
-            **dict.fromkeys(_TIMES, now),
             "expires_at": now + timedelta(seconds=request.ttl_seconds),
-            "attempts": 1,
-            **dict.fromkeys(_ZEROS, 0),
-            "progress_message": "",
         }
         for request in requests
     ]
-    await _ADD_JOB.run_many(driver, rows)
+    common = {**dict.fromkeys(_TIMES, now), **dict.fromkeys(_ZEROS, 0), "attempts": 1, "progress_message": ""}
+    await _ADD_JOB.run_many(driver, rows, state=JobState.REQUESTED, **common)
     ids = [str(row["id"]) for row in rows]
     await add_arrows(driver, [Arrow(job_id, None, JobState.REQUESTED) for job_id in ids], now=now)
     return ids

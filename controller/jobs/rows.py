@@ -79,17 +79,14 @@ async def add_arrows(driver: Driver, arrows: list[Arrow], *, now: datetime) -> N
     rows = [
         {
             "id": new_id(),
-            "created_at": now,
-            "updated_at": now,
             "job_id": arrow.job_id,
-            "at": now,
             "from_state": arrow.from_state,
             "to_state": arrow.to_state,
             "note": arrow.note[:500],
         }
         for arrow in arrows
     ]
-    await _ADD_TRANSITION.run_many(driver, rows)
+    await _ADD_TRANSITION.run_many(driver, rows, created_at=now, updated_at=now, at=now)
 
 
 def view_of(row: JobRow) -> JobView:
