@@ -149,13 +149,24 @@ class Traffic:
 
     async def claim(self, driver: Driver, node_ids: Collection[str]) -> delivery.Claimed:
         """In a transaction of somebody else: what the sessions of this process may send to these nodes."""
+        mine = await self._epochs_of(driver, node_ids)
+        return await delivery.claim(driver, mine, now=self._lines.now()) if mine else delivery.Claimed()
+
+    async def claim_signed(self, driver: Driver, signed: Sequence[delivery.Signed]) -> delivery.Claimed:
+        """In the transaction that signed these: what of them the sessions of this process may send now."""
+        mine = await self._epochs_of(driver, {one.row.node_id for one in signed})
+        if not mine:
+            return delivery.Claimed()
+        return await delivery.claim_signed(driver, mine, signed, now=self._lines.now())
+
+    async def _epochs_of(self, driver: Driver, node_ids: Collection[str]) -> dict[str, int]:
+        """Sessions of this process with these nodes, as far as they count until the transaction ends."""
         found = {node_id: self._lines.find_line(node_id) for node_id in node_ids}
         lines = {node_id: line for node_id, line in found.items() if line is not None}
         if not lines:
-            return delivery.Claimed()
+            return {}
         epochs = dict(await _CURRENT.fetch(driver, ids=list(lines)))
-        mine = {node_id: line.epoch for node_id, line in lines.items() if epochs.get(node_id) == line.epoch}
-        return await delivery.claim(driver, mine, now=self._lines.now()) if mine else delivery.Claimed()
+        return {node_id: line.epoch for node_id, line in lines.items() if epochs.get(node_id) == line.epoch}
 
     def send(self, claimed: delivery.Claimed) -> None:
         """After the commit: what is lost between the two is offered again later."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -49,6 +49,20 @@ _OFFER: Final = Prepared(
         offer_epoch=param("epoch"),
     )
 )
+_OFFER_SIGNED: Final = Prepared(
+    update(Job)
+    .where(Job.id == param("job_id"), Job.state == JobState.REQUESTED)
+    .values(
+        state=JobState.OFFERED,
+        updated_at=param("now"),
+        offered_at=param("now"),
+        deliveries=1,
+        offer_epoch=param("epoch"),
+        seq=param("number"),
+        payload=param("signed"),
+        signatures=param("by"),
+    )
+)
 _GIVE_UP: Final = Prepared(
     update(Job)
     .where(Job.id == param("job_id"), Job.state == JobState.OFFERED)
@@ -81,6 +95,13 @@ class Offer:
     envelope: Envelope
 
 
+class Signed(NamedTuple):
+    """A job that was signed in this transaction; its row says so, the database does not yet."""
+
+    row: JobRow
+    envelope: Envelope
+
+
 @dataclass(slots=True)
 class Claim:
     """What one session shall send, offers in the order of their numbers."""
@@ -98,6 +119,8 @@ class Claimed:
 
     claims: dict[str, Claim] = field(default_factory=dict)
     changed: list[JobRow] = field(default_factory=list)
+    signed_ids: set[str] = field(default_factory=set)
+    """Jobs that were signed and claimed with one write."""
 
     def of(self, node_id: str) -> Claim:
         """The node's part."""
@@ -127,6 +150,47 @@ async def claim(driver: Driver, epochs: Mapping[str, int], *, now: datetime) -> 
     await _send(driver, [one for one in chosen if one.row.deliveries < DELIVERIES_MAX], claimed, now)
     await _cancel(driver, epochs, claimed, now)
     return claimed
+
+
+async def claim_signed(
+    driver: Driver, epochs: Mapping[str, int], signed: Sequence[Signed], *, now: datetime
+) -> Claimed:
+    """Move what was just signed for these sessions from `requested` to `offered` at once, as far as they have room.
+
+    Wishes to cancel are left to `claim`, for none is about these jobs; so are nodes for which something with a lower
+    number still waits, for that goes first.
+    """
+    claimed = Claimed()
+    earlier = await _OFFERABLE.fetch(driver, node_ids=list(epochs), now=now)
+    busy = {row.node_id for row in earlier if not _is_on_its_way(row, epochs[row.node_id], now)}
+    fresh = {
+        one.row.id: one
+        for one in signed
+        if one.row.node_id in epochs and one.row.node_id not in busy and one.row.expires_at > now
+    }
+    on_way = [row for row in earlier if row.node_id not in busy]
+    arrows, changes = [], []
+    for row, epoch in _choose([*on_way, *(one.row for one in fresh.values())], epochs, claimed, now):
+        one = fresh[row.id]
+        claimed.signed_ids.add(row.id)
+        changes.append({"job_id": row.id, "epoch": epoch, **signature_columns(one)})
+        arrows += [signed_arrow(row), Arrow(row.id, row.state, JobState.OFFERED, "sent")]
+        claimed.of(row.node_id).offers.append(Offer(row.id, row.delivery_id, row.seq or 0, one.envelope))
+        claimed.changed.append(row._replace(state=JobState.OFFERED, deliveries=1, offer_epoch=epoch, offered_at=now))
+    await _OFFER_SIGNED.run_many(driver, changes, now=now)
+    await add_arrows(driver, arrows, now=now)
+    return claimed
+
+
+def signature_columns(one: Signed) -> dict[str, Any]:
+    """What a signature adds to a job's row, as parameters."""
+    envelope = one.envelope
+    return {"number": one.row.seq, "signed": envelope.payload, "by": msgspec.msgpack.encode(envelope.signatures)}
+
+
+def signed_arrow(row: JobRow) -> Arrow:
+    """The story of a signature."""
+    return Arrow(row.id, JobState.REQUESTED, JobState.QUEUED, f"signed as number {row.seq}")
 
 
 def _choose(rows: list[JobRow], epochs: Mapping[str, int], claimed: Claimed, now: datetime) -> list[_Chosen]:
@@ -175,7 +239,7 @@ async def _send(driver: Driver, chosen: list[_Chosen], claimed: Claimed, now: da
         if payload is None or signatures is None or row.seq is None:
             continue
         count = row.deliveries + 1
-        changes.append({"job_id": row.id, "before": row.state, "now": now, "count": count, "epoch": epoch})
+        changes.append({"job_id": row.id, "before": row.state, "count": count, "epoch": epoch})
         arrows.append(
             Arrow(row.id, row.state, JobState.OFFERED, "sent" if count == 1 else f"sent again, {count} times now")
         )
@@ -184,7 +248,7 @@ async def _send(driver: Driver, chosen: list[_Chosen], claimed: Claimed, now: da
         claimed.changed.append(
             row._replace(state=JobState.OFFERED, deliveries=count, offer_epoch=epoch, offered_at=now)
         )
-    await _OFFER.run_many(driver, changes)
+    await _OFFER.run_many(driver, changes, now=now)
     await add_arrows(driver, arrows, now=now)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import math
 import random
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -21,7 +22,6 @@ from controller.db.base import utc_now
 from controller.db.engine import Database
 from controller.jobs import offers, relay, results, signatures, sweeper
 from controller.jobs.commands import cancel_job, get_job
-from controller.jobs.delivery import Claimed
 from controller.jobs.hints import Channel, Hints
 from controller.jobs.loops import Loops
 from controller.jobs.models import Job
@@ -49,6 +49,7 @@ POLL_SECONDS: Final = 2.0
 """A lost hint costs at most this."""
 PROGRESS_FLUSH_SECONDS: Final = 0.5
 _log = structlog.get_logger("controller.jobs")
+_levels = logging.getLogger("controller.jobs")
 
 
 class JobEngine:
@@ -200,14 +201,19 @@ class JobEngine:
 
     def announce_rows(self, rows: Sequence[JobRow]) -> None:
         """The same, by those who have just written these rows and know what is in them."""
-        if rows:
-            self._hints.send(Channel.CHANGED, [row.id for row in rows])
-            self._tell(rows)
+        ended = [row.id for row in rows if row.state in FINAL]
+        if ended:  # who waits for a job waits for its end
+            self._hints.send(Channel.CHANGED, ended)
+        self._tell(rows)
 
     def _tell(self, rows: Iterable[JobRow]) -> None:
+        is_heard = self._publisher.is_heard("jobs")
+        is_all_logged = _levels.isEnabledFor(logging.INFO)  # structlog would build each line before it asked
         for row in rows:
-            self._publisher.publish("jobs", f"job.{row.state.value}", notice_of(row))
-            _log_change(row)
+            if is_heard:
+                self._publisher.publish("jobs", f"job.{row.state.value}", notice_of(row))
+            if is_all_logged or row.state in NEEDS_ATTENTION:
+                _log_change(row)
 
     # --- for the gateway ----------------------------------------------------------------------------------------------
 
@@ -258,8 +264,9 @@ class JobEngine:
                 return signed
             async with self._database.hot() as driver:
                 now = self._clock()
-                ready = await relay.sign_batch(driver, signer=self._signer, nodes=self._nodes, now=now)
-                claimed = await self._courier.claim(driver, ready) if self._courier and ready else Claimed()
+                ready, claimed = await relay.sign_batch(
+                    driver, signer=self._signer, nodes=self._nodes, now=now, courier=self._courier
+                )
                 faults.at("sign.before_commit")
             faults.at("sign.after_commit")
             signed += len(ready)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.db.prepared import Driver
-from controller.jobs.delivery import Claimed
+from controller.jobs.delivery import Claimed, Signed
 from controller.jobs.models import Job
 from shared.protocol.envelope import Envelope
 from shared.protocol.frames import DriftReport
@@ -64,8 +64,8 @@ class NodeDirectory(Protocol):
 class Courier(Protocol):
     """The gateway of this process, if it has one: what was just signed goes out without another transaction."""
 
-    async def claim(self, driver: Driver, node_ids: Collection[str]) -> Claimed:
-        """In the transaction that signed: what the sessions of this process may send to these nodes."""
+    async def claim_signed(self, driver: Driver, signed: Sequence[Signed]) -> Claimed:
+        """In the transaction that signed: what of it the sessions of this process send now."""
         ...
 
     def send(self, claimed: Claimed) -> None:
@@ -76,11 +76,19 @@ class Courier(Protocol):
 class Publisher(Protocol):
     """Tells the UI's websocket."""
 
+    def is_heard(self, topic: str) -> bool:
+        """Whether anybody may hear what is published; who has much to say need not say it to nobody."""
+        ...
+
     def publish(self, topic: str, event: str, data: Mapping[str, Any]) -> None: ...
 
 
 class NullPublisher:
     """Tells nobody."""
+
+    def is_heard(self, topic: str) -> bool:  # noqa: ARG002 - see Publisher
+        """Never."""
+        return False
 
     def publish(self, topic: str, event: str, data: Mapping[str, Any]) -> None:
         """Drop it."""

@@ -11,41 +11,41 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-import msgspec
 from sqlalchemy import Executable, and_, exists, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import aliased
 
-from controller.db.prepared import Driver, Prepared, param
+from controller.db.prepared import Driver, Prepared, any_of, param
+from controller.jobs.delivery import Claimed, Signed, signature_columns, signed_arrow
 from controller.jobs.holds import is_held
 from controller.jobs.models import Job as JobModel
 from controller.jobs.models import NodeSequence
-from controller.jobs.ports import NodeDirectory, NodeIdentity, Signer
-from controller.jobs.rows import Arrow, add_arrows
+from controller.jobs.ports import Courier, NodeDirectory, NodeIdentity, Signer
+from controller.jobs.rows import JOB_COLUMNS, Arrow, JobRow, add_arrows
 from controller.jobs.states import IN_LANE, WAITING, JobState
 from shared.protocol.envelope import Envelope
-from shared.protocol.job import ACTION_CONVERGE, Job, JobMode, Semantics, encode_job
+from shared.protocol.job import ACTION_CONVERGE, Job, JobMode, encode_job
 from shared.specs.manifest import NODE_SUBJECT
 
 BATCH: Final = 256
+_WIDTH: Final = len(JOB_COLUMNS)
 
 
 class _Head(NamedTuple):
-    """The first job of a free lane; fields are columns."""
+    """The first job of a free lane."""
 
-    id: str
-    node_id: str
-    delivery_id: str
-    action: str
+    row: JobRow
     args: bytes
-    resource_key: str
-    generation: int
-    mode: JobMode
-    semantics: Semantics
-    actor: str
-    request_id: str
-    expires_at: datetime
     max_runtime_seconds: int
+
+
+class Batch(NamedTuple):
+    """What was signed at once."""
+
+    node_ids: list[str]
+    """Nodes that have something to fetch; one for each job."""
+    claimed: Claimed
+    """What of it the gateway of this process sends after the commit."""
 
 
 def _make_heads() -> Prepared:
@@ -63,13 +63,13 @@ def _make_heads() -> Prepared:
     is_earlier = and_(is_earlier, or_(other.state.not_in(WAITING), ~is_held(other)))
     is_blocked = exists().where(other.node_id == JobModel.node_id, or_(same_lane, needs_modules), is_earlier)
     statement = (
-        select(*(getattr(JobModel, name) for name in _Head._fields))
+        select(*JOB_COLUMNS, JobModel.args, JobModel.max_runtime_seconds)
         .where(JobModel.state == JobState.REQUESTED, JobModel.not_before <= param("now"), ~is_blocked, ~is_held())
         .order_by(JobModel.id)
         .limit(BATCH)
         .with_for_update(skip_locked=True)
     )
-    return Prepared(statement, _Head)
+    return Prepared(statement)
 
 
 _HEADS: Final = _make_heads()
@@ -98,85 +98,98 @@ def _make_take_numbers(insert: Any) -> Executable:
         id=param("node_id"), last_seq=param("count"), created_at=param("now"), updated_at=param("now")
     )
     more = {"last_seq": NodeSequence.last_seq + first.excluded.last_seq}
-    taken: Executable = first.on_conflict_do_update(index_elements=["id"], set_=more).returning(NodeSequence.last_seq)
+    taken: Executable = first.on_conflict_do_update(index_elements=["id"], set_=more)
     return taken
 
 
 _TAKE_NUMBERS: Final = Prepared(_make_take_numbers(sqlite.insert), on_postgresql=_make_take_numbers(postgresql.insert))
+_NUMBERS: Final = Prepared(select(NodeSequence.id, NodeSequence.last_seq).where(any_of(NodeSequence.id, "ids")))
 
 
-async def sign_batch(driver: Driver, *, signer: Signer, nodes: NodeDirectory, now: datetime) -> list[str]:
-    """Sign the first job of each free lane, up to BATCH; return the ids of the nodes that have something to fetch.
+async def sign_batch(
+    driver: Driver, *, signer: Signer, nodes: NodeDirectory, now: datetime, courier: Courier | None = None
+) -> Batch:
+    """Sign the first job of each free lane, up to BATCH; what the courier can send now is offered at once.
 
     Jobs of nodes that are revoked or gone are discarded.
 
     Raises:
         UnavailableError: The signer does not answer; nothing was changed then.
     """
-    heads = await _HEADS.fetch(driver, now=now)
+    found = await _HEADS.fetch(driver, now=now)
+    heads = [_Head(JobRow._make(columns[:_WIDTH]), *columns[_WIDTH:]) for columns in found]
     if not heads:
-        return []
-    identities = await nodes.find_identities(driver, {head.node_id for head in heads})
-    good = [head for head in heads if head.node_id in identities and identities[head.node_id].is_active]
-    await _discard(driver, [head for head in heads if head not in good], identities, now)
+        return Batch([], Claimed())
+    identities = await nodes.find_identities(driver, {head.row.node_id for head in heads})
+    good: list[_Head] = []
+    bad: list[_Head] = []
+    for head in heads:
+        identity = identities.get(head.row.node_id)
+        (good if identity is not None and identity.is_active else bad).append(head)
+    await _discard(driver, bad, identities, now)
     next_seq = await _take_numbers(driver, good, now)
-    changes, arrows = [], []
+    signed = []
     for head in good:
-        seq = next_seq[head.node_id]
-        next_seq[head.node_id] += 1
-        envelope = await _sign(head, seq, identities[head.node_id], signer=signer, now=now)
-        changes.append(
-            {
-                "job_id": head.id,
-                "now": now,
-                "number": seq,
-                "signed": envelope.payload,
-                "by": msgspec.msgpack.encode(envelope.signatures),
-            }
-        )
-        arrows.append(Arrow(head.id, JobState.REQUESTED, JobState.QUEUED, f"signed as number {seq}"))
-    await _QUEUE.run_many(driver, changes)
-    await add_arrows(driver, arrows, now=now)
-    return [head.node_id for head in good]
+        node_id = head.row.node_id
+        seq = next_seq[node_id]
+        next_seq[node_id] += 1
+        envelope = await _sign(head, seq, identities[node_id], signer=signer, now=now)
+        signed.append(Signed(head.row._replace(seq=seq, state=JobState.QUEUED), envelope))
+    claimed = await courier.claim_signed(driver, signed) if courier is not None and signed else Claimed()
+    await _queue(driver, [one for one in signed if one.row.id not in claimed.signed_ids], now)
+    return Batch([head.row.node_id for head in good], claimed)
+
+
+async def _queue(driver: Driver, signed: list[Signed], now: datetime) -> None:
+    """Keep what nobody sends now, for whoever has the node's session."""
+    changes = [{"job_id": one.row.id, **signature_columns(one)} for one in signed]
+    await _QUEUE.run_many(driver, changes, now=now)
+    await add_arrows(driver, [signed_arrow(one.row) for one in signed], now=now)
 
 
 async def _discard(driver: Driver, heads: list[_Head], identities: Mapping[str, NodeIdentity], now: datetime) -> None:
-    notes = {head.id: "the node is revoked" if head.node_id in identities else "the node is gone" for head in heads}
-    await _DISCARD.run_many(driver, [{"job_id": job_id, "now": now} for job_id in notes])
+    if not heads:
+        return
+    rows = [head.row for head in heads]
+    notes = {row.id: "the node is revoked" if row.node_id in identities else "the node is gone" for row in rows}
+    await _DISCARD.run_many(driver, [{"job_id": job_id} for job_id in notes], now=now)
     arrows = [Arrow(job_id, JobState.REQUESTED, JobState.DISCARDED, note) for job_id, note in notes.items()]
     await add_arrows(driver, arrows, now=now)
 
 
 async def _take_numbers(driver: Driver, heads: list[_Head], now: datetime) -> dict[str, int]:
     """The first number for each node. Its row stays locked until the transaction ends, so numbers have no gaps."""
-    first = {}
-    for node_id, count in sorted(Counter(head.node_id for head in heads).items()):
-        ((last,),) = await _TAKE_NUMBERS.fetch(driver, node_id=node_id, count=count, now=now)
-        first[node_id] = last - count + 1
-    return first
+    if not heads:
+        return {}
+    counts = Counter(head.row.node_id for head in heads)
+    # Two statements for all of them: one for each node is a round trip to PostgreSQL for each job.
+    changes = [{"node_id": node_id, "count": count} for node_id, count in sorted(counts.items())]
+    await _TAKE_NUMBERS.run_many(driver, changes, now=now)
+    return {node_id: last - counts[node_id] + 1 for node_id, last in await _NUMBERS.fetch(driver, ids=list(counts))}
 
 
 async def _sign(head: _Head, seq: int, identity: NodeIdentity, *, signer: Signer, now: datetime) -> Envelope:
+    row = head.row
     return await signer.sign_job(
         encode_job(
             Job(
                 cluster_id=signer.cluster_id,
-                node_id=head.node_id,
+                node_id=row.node_id,
                 node_gen=identity.node_gen,
-                job_id=head.delivery_id,
+                job_id=row.delivery_id,
                 nonce=secrets.token_bytes(16),
                 seq=seq,
-                action=head.action,
+                action=row.action,
                 args=head.args,
-                resource_key=head.resource_key,
-                generation=head.generation,
-                mode=head.mode,
-                semantics=head.semantics,
-                actor=head.actor,
-                request_id=head.request_id,
+                resource_key=row.resource_key,
+                generation=row.generation,
+                mode=row.mode,
+                semantics=row.semantics,
+                actor=row.actor,
+                request_id=row.request_id,
                 issued_at=now.timestamp(),
                 not_before=now.timestamp(),
-                expires_at=max(head.expires_at, now).timestamp(),
+                expires_at=max(row.expires_at, now).timestamp(),
                 max_runtime_seconds=head.max_runtime_seconds,
             )
         )

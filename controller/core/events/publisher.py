@@ -93,6 +93,11 @@ class EventPublisher:
         if self._hints is not None:
             self._hints.send_to_others(Channel.EVENTS, (_render_for_travel(notice),))
 
+    def is_heard(self, topic: Topic | str) -> bool:
+        """Whether somebody listens to the topic, or might in another process."""
+        name = topic.value if isinstance(topic, Topic) else topic
+        return self._hints is not None or any(name in listener.topics for listener in self._subscriptions)
+
     def _receive(self, items: Sequence[str]) -> None:
         for item in items:
             try:

@@ -58,6 +58,9 @@ class Ear:
 
     heard: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
 
+    def is_heard(self, topic: str) -> bool:
+        return bool(topic)
+
     def publish(self, topic: str, event: str, data: Mapping[str, Any]) -> None:
         self.heard.append((topic, event, dict(data)))
 
