@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Executable, and_, exists, or_, select, update
+from sqlalchemy import Executable, and_, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import aliased
 
@@ -22,7 +22,7 @@ from controller.jobs.models import Job as JobModel
 from controller.jobs.models import NodeSequence
 from controller.jobs.ports import Courier, NodeDirectory, NodeIdentity, Signer
 from controller.jobs.rows import JOB_COLUMNS, Arrow, JobRow, add_arrows
-from controller.jobs.states import IN_LANE, WAITING, JobState
+from controller.jobs.states import IN_LANE, UNFINISHED, WAITING, JobState
 from shared.protocol.envelope import Envelope
 from shared.protocol.job import ACTION_CONVERGE, Job, JobMode, encode_job
 from shared.specs.manifest import NODE_SUBJECT
@@ -61,10 +61,16 @@ def _make_heads() -> Prepared:
     is_earlier = or_(other.state.in_(IN_LANE), and_(other.state == JobState.REQUESTED, other.id < JobModel.id))
     # What waits for the end of a maintenance must not stand in the way of what need not: a dry run, for example.
     is_earlier = and_(is_earlier, or_(other.state.not_in(WAITING), ~is_held(other)))
-    is_blocked = exists().where(other.node_id == JobModel.node_id, or_(same_lane, needs_modules), is_earlier)
+    # Said once more, in a form that an index takes: without it every job that the node ever had is looked at.
+    is_unfinished = other.state.in_(UNFINISHED)
+    blocking = select(other.id).where(
+        other.node_id == JobModel.node_id, is_unfinished, or_(same_lane, needs_modules), is_earlier
+    )
+    # Not EXISTS: PostgreSQL makes a join of that, of everything unfinished with itself.
+    is_free = blocking.limit(1).correlate(JobModel).scalar_subquery().is_(None)
     statement = (
         select(*JOB_COLUMNS, JobModel.args, JobModel.max_runtime_seconds)
-        .where(JobModel.state == JobState.REQUESTED, JobModel.not_before <= param("now"), ~is_blocked, ~is_held())
+        .where(JobModel.state == JobState.REQUESTED, JobModel.not_before <= param("now"), is_free, ~is_held())
         .order_by(JobModel.id)
         .limit(BATCH)
         .with_for_update(skip_locked=True)
