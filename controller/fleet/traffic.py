@@ -40,6 +40,9 @@ WAITING_MAX: Final = 2048
 
 IDLE_SECONDS: Final = 60.0
 LINGER_SECONDS: Final = 0.003
+ACK_SECONDS: Final = 0.02
+"""Acknowledgements of events wait so long, for nobody waits for them: the answer to whoever waits for the job goes
+first, and a node with many events gets one for all. What is not said before the end the next welcome says."""
 
 _CURRENT: Final = Prepared(
     select(Node.id, Node.session_epoch)
@@ -100,6 +103,7 @@ class Traffic:
         self._wanted: set[str] = set()
         self._full: set[str] = set()
         self._said: deque[_Said] = deque()
+        self._acks: dict[Line, int] = {}
         self._has_wanted, self._has_said, self._has_room = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     def start(self, loops: Loops) -> None:
@@ -217,24 +221,31 @@ class Traffic:
             _reach(batch, "before_commit")
         _reach(batch, "after_commit")
         left = {mine[position] for position in taken.left}
-        self._acknowledge([batch[n] for n in mine if n not in left])
+        self._note_taken([batch[n] for n in mine if n not in left])
         engine = self._lines.engine
         if taken.has_ended:
             engine.notify()
         engine.announce_rows(taken.changed)
         return sorted(left)
 
-    def _acknowledge(self, taken: Sequence[_Said]) -> None:
-        numbers: dict[Line, int] = {}
+    def _note_taken(self, taken: Sequence[_Said]) -> None:
         for line, frame in taken:
             if isinstance(frame, Event):
-                numbers[line] = max(numbers.get(line, 0), frame.number)
+                self._acknowledge_soon(line, frame.number)
             elif line.node_id in self._full:
                 self.want(line.node_id)
-        for line, number in numbers.items():
+
+    def _acknowledge_soon(self, line: Line, number: int) -> None:
+        """After the commit; numbers are cumulative."""
+        if not self._acks:
+            asyncio.get_running_loop().call_later(ACK_SECONDS, self._acknowledge)
+        self._acks[line] = max(self._acks.get(line, 0), number)
+
+    def _acknowledge(self) -> None:
+        acks, self._acks = self._acks, {}
+        for line, number in acks.items():
             line.post((AckEvents(events_upto=number),))
-        if numbers:
-            faults.at("event.after_ack")
+        faults.at("event.after_ack")
 
     async def _take_slowly(self, said: _Said) -> None:
         line, frame = said
@@ -275,8 +286,7 @@ class Traffic:
             recorded = await engine.record_event(session, line.node_id, frame)
             faults.at("event.before_commit")
         faults.at("event.after_commit")
-        line.post((AckEvents(events_upto=frame.number),))
-        faults.at("event.after_ack")
+        self._acknowledge_soon(line, frame.number)
         await engine.settle(recorded)
 
 
