@@ -295,7 +295,7 @@ class Executor:
     async def _execute(self, job: Job, arguments: JobArguments) -> JobResult:
         watch = self._watches[job.job_id] = Watch(make_reporter(job.job_id, self._tell))
         try:
-            self._journal.start_job(job.job_id)
+            (self._journal.start_noop if arguments is None else self._journal.start_job)(job.job_id)
             _log.info("job started: %s %s", job.action, job.resource_key, extra=_ids_of(job))
             return await self._execute_started(job, arguments, watch)
         finally:

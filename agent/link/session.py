@@ -287,7 +287,7 @@ class Session:
                 await self._connection.send(encode_frame(event))
                 self._in_flight.append(event.number)
                 sent = event.number
-            if not events:
+            if len(events) < EVENT_BATCH:  # those were all; what came since has set it again
                 await self._relay.has_news.wait()
 
     async def _wait_for_room(self) -> None:
