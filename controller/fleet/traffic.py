@@ -177,6 +177,7 @@ class Traffic:
         for node_id, claim in claimed.claims.items():
             line = self._lines.find_line(node_id)
             if line is not None:
+                self._acknowledge_to(line)  # first, as it was committed first
                 line.post(_frames_of(claim))
                 (self._full.add if claim.is_full else self._full.discard)(node_id)
         if claimed.claims:
@@ -242,10 +243,14 @@ class Traffic:
         self._acks[line] = max(self._acks.get(line, 0), number)
 
     def _acknowledge(self) -> None:
-        acks, self._acks = self._acks, {}
-        for line, number in acks.items():
+        for line in tuple(self._acks):
+            self._acknowledge_to(line)
+
+    def _acknowledge_to(self, line: Line) -> None:
+        number = self._acks.pop(line, None)
+        if number is not None:
             line.post((AckEvents(events_upto=number),))
-        faults.at("event.after_ack")
+            faults.at("event.after_ack")
 
     async def _take_slowly(self, said: _Said) -> None:
         line, frame = said
