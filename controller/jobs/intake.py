@@ -39,15 +39,9 @@ def _make_store(names: tuple[str, ...]) -> Prepared:
 _STORE: Final = _make_store(_STEPS)
 _STORE_RESULT: Final = _make_store((*_STEPS, *_WORDS))
 """With the node's final word: one statement, for each one writes the whole row anew."""
-_INBOXES: Final = Prepared(
-    select(NodeInbox.id, NodeInbox.last_number)
-    .where(any_of(NodeInbox.id, "ids"))
-    .order_by(NodeInbox.id)
-    .with_for_update()
-)
 _ADVANCE: Final = Prepared(
     update(NodeInbox)
-    .where(NodeInbox.id == param("node_id"))
+    .where(NodeInbox.id == param("node_id"), NodeInbox.last_number < param("number"))
     .values(last_number=param("number"), updated_at=param("now"))
 )
 
@@ -170,10 +164,5 @@ async def _write(driver: Driver, works: Iterable[_Work], taken: Taken, now: date
 
 
 async def _advance(driver: Driver, numbers: dict[str, int], now: datetime) -> None:
-    inboxes = await _INBOXES.fetch(driver, ids=sorted(numbers)) if numbers else []
-    changes = [
-        {"node_id": node_id, "number": numbers[node_id]}
-        for node_id, last_number in inboxes
-        if numbers[node_id] > last_number
-    ]
+    changes = [{"node_id": node_id, "number": number} for node_id, number in sorted(numbers.items())]
     await _ADVANCE.run_many(driver, changes, now=now)
