@@ -169,7 +169,8 @@ class JobEngine:
                 if seconds <= 0 or all(states.get(job_id) in FINAL for job_id in job_ids):
                     return states
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(news.wait(), timeout=seconds)
+                    async with asyncio.timeout(seconds):
+                        await news.wait()
 
     async def run_plan(self, request: JobRequest, timeout_seconds: float) -> JobResult:
         """Let the node plan what is asked, now; it touches nothing.

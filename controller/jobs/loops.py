@@ -24,6 +24,7 @@ class Loops:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
+        self._awaited: list[asyncio.Event] = []
 
     @property
     def is_stopping(self) -> bool:
@@ -50,17 +51,28 @@ class Loops:
 
     async def pause_until(self, event: asyncio.Event, seconds: float) -> bool:
         """Wait for the event, but not longer than this; False when the loop shall end."""
-        waiting = {asyncio.ensure_future(event.wait()), asyncio.ensure_future(self._stopping.wait())}
-        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        for future in waiting:
-            future.cancel()
+        # `stop` sets the event too: two tasks for each round, one of them for the end, cost more than many a round.
+        self._awaited.append(event)
+        try:
+            if not self._stopping.is_set():
+                await _wait_for(event, seconds)
+        finally:
+            self._awaited.remove(event)
         return not self._stopping.is_set()
 
     async def stop(self) -> None:
         """Let every task end its round; cancel those that do not within STOP_SECONDS."""
         self._stopping.set()
+        for event in self._awaited:
+            event.set()
         await finish(self._tasks)
         self._stopping.clear()
+
+
+async def _wait_for(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 async def finish(tasks: Iterable[asyncio.Task[Any]]) -> None:
