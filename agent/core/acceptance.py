@@ -8,7 +8,7 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -108,14 +108,27 @@ def require_known_keys(envelope: Envelope, bundle: TrustBundle, *, now: float) -
 # --- what the job says ------------------------------------------------------------------------------------------------
 
 
-def require_addressee(job: Job, identity: Identity) -> None:
-    """Refuse a job for somebody else (`wrong_cluster`, `wrong_node`, `wrong_node_generation`)."""
-    if job.cluster_id != identity.cluster_id:
-        raise RefusedError("the job is of another cluster", code="wrong_cluster")
-    if job.node_id != identity.node_id:
-        raise RefusedError("the job is for another node", code="wrong_node")
-    if job.node_gen != identity.node_gen:
-        raise RefusedError("the job is for another enrolment of this node", code="wrong_node_generation")
+class Addressed(Protocol):
+    """What every signed order says about the node that it is for."""
+
+    @property
+    def cluster_id(self) -> str: ...
+
+    @property
+    def node_id(self) -> str: ...
+
+    @property
+    def node_gen(self) -> int: ...
+
+
+def require_addressee(order: Addressed, identity: Identity, *, noun: str = "job") -> None:
+    """Refuse an order for somebody else (`wrong_cluster`, `wrong_node`, `wrong_node_generation`)."""
+    if order.cluster_id != identity.cluster_id:
+        raise RefusedError(f"the {noun} is of another cluster", code="wrong_cluster")
+    if order.node_id != identity.node_id:
+        raise RefusedError(f"the {noun} is for another node", code="wrong_node")
+    if order.node_gen != identity.node_gen:
+        raise RefusedError(f"the {noun} is for another enrolment of this node", code="wrong_node_generation")
 
 
 def require_action(job: Job, signers: Iterable[JobKey]) -> None:

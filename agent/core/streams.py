@@ -10,7 +10,13 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from agent.core.acceptance import CLOCK_TOLERANCE_SECONDS, require_known_keys, require_size, require_usable_bundle
+from agent.core.acceptance import (
+    CLOCK_TOLERANCE_SECONDS,
+    require_addressee,
+    require_known_keys,
+    require_size,
+    require_usable_bundle,
+)
 from agent.core.boundary import error_body
 from agent.core.context import NodeContext
 from agent.core.identity import Identity, TrustStore
@@ -49,19 +55,10 @@ def open_grant(envelope: Envelope, *, identity: Identity | None, bundle: TrustBu
         grant = decode_grant(payload)
     except InvalidInputError as error:
         raise RefusedError(error.message, code="malformed") from error
-    _require_addressee(grant, identity)
+    require_addressee(grant, identity, noun="grant")
     _require_kind(grant, [keys[kid] for kid in signers])
     _require_time(grant, now=now)
     return grant
-
-
-def _require_addressee(grant: StreamGrant, identity: Identity) -> None:
-    if grant.cluster_id != identity.cluster_id:
-        raise RefusedError("the grant is of another cluster", code="wrong_cluster")
-    if grant.node_id != identity.node_id:
-        raise RefusedError("the grant is for another node", code="wrong_node")
-    if grant.node_gen != identity.node_gen:
-        raise RefusedError("the grant is for another enrolment of this node", code="wrong_node_generation")
 
 
 def _require_kind(grant: StreamGrant, signers: Iterable[JobKey]) -> None:
