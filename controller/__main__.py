@@ -84,7 +84,7 @@ def _run(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _sign(settings: Settings, _options: argparse.Namespace) -> int:
-    from controller.fleet.signer_server import run_signer  # noqa: PLC0415 - see above
+    from controller.fleet.signing.server import run_signer  # noqa: PLC0415 - see above
     from controller.logs import configure_logging  # noqa: PLC0415 - see above
 
     configure_logging(settings.log_level, settings.log_format)

@@ -7,8 +7,8 @@ from datetime import timedelta
 from controller.core.events.publisher import EventPublisher
 from controller.db.base import utc_now
 from controller.db.engine import Database
-from controller.fleet.gateway import OFFLINE_GRACE_SECONDS
-from controller.fleet.presence import notice_missing
+from controller.fleet.gateway.gateway import OFFLINE_GRACE_SECONDS
+from controller.fleet.gateway.presence import notice_missing
 from controller.jobs.hint_carriers import PostgresCarrier, RedisCarrier
 from controller.jobs.hints import HintCarrier, Hints
 from controller.jobs.retention import PERIOD_SECONDS, JobRetention

@@ -53,12 +53,12 @@ from controller.core.upkeep import UPKEEP_SECONDS, DrainObserver, Upkeep
 from controller.db.base import Model
 from controller.db.engine import Database
 from controller.fleet.fleet import Fleet, FleetParts, FleetPorts
-from controller.fleet.metrics import NodeHealthSamples, NodeSamples
+from controller.fleet.nodes.metrics import NodeHealthSamples, NodeSamples
 from controller.fleet.ports import ChangeNote, UseCase
-from controller.fleet.signer import Signer
-from controller.fleet.signer_client import make_signer
-from controller.fleet.stream_router import Streams
-from controller.fleet.stream_setup import make_streams
+from controller.fleet.signing.client import make_signer
+from controller.fleet.signing.signer import Signer
+from controller.fleet.streams.router import Streams
+from controller.fleet.streams.setup import make_streams
 from controller.jobs.engine import JobEngine
 from controller.jobs.hints import Hints
 from controller.jobs.schedules import Schedule, Schedules

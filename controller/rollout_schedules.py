@@ -10,7 +10,7 @@ from controller.core.events.publisher import EventPublisher
 from controller.core.operations import FleetContext, Operations
 from controller.db.engine import Database
 from controller.fleet.fleet import Fleet
-from controller.fleet.rollout_loop import TURN_SECONDS, RolloutLoop
+from controller.fleet.rollouts.loop import TURN_SECONDS, RolloutLoop
 from controller.jobs.schedules import Schedule, Schedules
 
 RELEASE_SECONDS: Final = 600.0

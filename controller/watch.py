@@ -11,7 +11,7 @@ from controller.api.handlers.health import Check, Probes
 from controller.core.events.publisher import EventPublisher
 from controller.db.engine import Database
 from controller.fleet.fleet import Fleet
-from controller.fleet.signer import Signer
+from controller.fleet.signing.signer import Signer
 from controller.jobs.models import Job
 from controller.metrics.registry import ControllerMetrics
 from controller.roles import Role

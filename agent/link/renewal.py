@@ -28,7 +28,7 @@ LOOK_SECONDS: Final = 3600.0
 """How often it is tried once it is due. Also before: a clock that jumped or a machine that slept is noticed."""
 _SOONEST_SECONDS: Final = 1.0
 
-# The controller's stable codes for a node that it does not want. Source: controller/fleet/renewal.py, docs/errors.md.
+# The controller's stable codes for a node that it does not want. Source: docs/errors.md.
 _REVOKED_CODES: Final = frozenset(("revoked", "certificate_unknown", "certificate_superseded", "wrong_machine"))
 _TOO_LATE_CODE: Final = "certificate_expired"
 

@@ -30,7 +30,7 @@ from shared.errors import FleetError, InvalidInputError
 
 TOKENS_VARIABLE: Final = "WCP360_TOKENS"  # the name of a variable
 TLS_BUFFER_BYTES: Final = 16 * 1024
-"""As in the gateway (controller/fleet/gateway.py): 240 KiB less for each agent, which decides how many fit here."""
+"""As in controller/fleet/gateway/gateway.py: 240 KiB less for each agent, which decides how many fit here."""
 
 
 def run_simulate(arguments: argparse.Namespace) -> int:

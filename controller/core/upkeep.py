@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from controller.core.context import SYSTEM
 from controller.core.operations import FleetContext, Operations
 from controller.db.engine import Database
-from controller.fleet.maintenance import Maintenance
+from controller.fleet.nodes.maintenance import Maintenance
 from controller.fleet.ports import Publisher, Reconverge
 from controller.jobs.commands import cancel_job
 from controller.jobs.holds import HoldKind, NodeHold, count_active, list_holds

@@ -15,23 +15,32 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from controller.db.base import utc_now
 from controller.db.engine import Database
 from controller.db.prepared import Driver
-from controller.fleet import renewal, tokens
-from controller.fleet.authority import Authority, ServerCertificate
-from controller.fleet.drift import DriftKeeper
-from controller.fleet.drift_decisions import DriftDecisions
-from controller.fleet.enrolment import Enrolments
-from controller.fleet.gateway import Gateway, GatewayOptions, GatewayParts
-from controller.fleet.health_keeper import HealthKeeper
-from controller.fleet.hold_book import HoldBook, MarkingPublisher
-from controller.fleet.installer import InstallFiles
-from controller.fleet.job_key_drill import JobKeyDrill
-from controller.fleet.maintenance import Maintenance
-from controller.fleet.manifest import NodeObserver
-from controller.fleet.metrics import STALE_AFTER_INTERVALS, NodeSample
+from controller.fleet.enrolment import renewal, tokens
+from controller.fleet.enrolment.enrolment import Enrolments
+from controller.fleet.enrolment.installer import InstallFiles
+from controller.fleet.enrolment.tokens import NewToken, TokenParams
+from controller.fleet.gateway.gateway import Gateway, GatewayOptions, GatewayParts
+from controller.fleet.gateway.pings import Pings
+from controller.fleet.gateway.presence import find_current, find_sample
+from controller.fleet.gateway.processes import ProcessBook
+from controller.fleet.gateway.quarantine import Quarantine
+from controller.fleet.gateway.sessions import mark_silent
+from controller.fleet.gateway.traffic import list_identities
+from controller.fleet.identity.authority import Authority, ServerCertificate
+from controller.fleet.identity.job_key_drill import JobKeyDrill
+from controller.fleet.identity.renewal_wave import RenewalWave
+from controller.fleet.identity.trust import ensure_trust_bundle
+from controller.fleet.identity.trust_keeper import TrustKeeper
 from controller.fleet.models import Node
-from controller.fleet.nodes import Nodes
-from controller.fleet.pings import Pings
-from controller.fleet.placement import Placement
+from controller.fleet.nodes.drift import DriftKeeper
+from controller.fleet.nodes.drift_decisions import DriftDecisions
+from controller.fleet.nodes.health_keeper import HealthKeeper
+from controller.fleet.nodes.hold_book import HoldBook, MarkingPublisher
+from controller.fleet.nodes.maintenance import Maintenance
+from controller.fleet.nodes.manifest import NodeObserver
+from controller.fleet.nodes.metrics import STALE_AFTER_INTERVALS, NodeSample
+from controller.fleet.nodes.nodes import Nodes
+from controller.fleet.nodes.placement import Placement
 from controller.fleet.ports import (
     ChangeAsSystem,
     CommittedProvider,
@@ -44,20 +53,11 @@ from controller.fleet.ports import (
     reconverge_nothing,
     record_nothing,
 )
-from controller.fleet.presence import find_current, find_sample
-from controller.fleet.processes import ProcessBook
-from controller.fleet.quarantine import Quarantine
-from controller.fleet.releases import Releases
-from controller.fleet.renewal_wave import RenewalWave
-from controller.fleet.rollout_loop import record_update_report
-from controller.fleet.rollouts import Rollouts
-from controller.fleet.sessions import mark_silent
-from controller.fleet.signer import Signer
-from controller.fleet.tokens import NewToken, TokenParams
-from controller.fleet.traffic import list_identities
-from controller.fleet.trust import ensure_trust_bundle
-from controller.fleet.trust_keeper import TrustKeeper
-from controller.fleet.updates import UpdateOffers
+from controller.fleet.rollouts.loop import record_update_report
+from controller.fleet.rollouts.releases import Releases
+from controller.fleet.rollouts.rollouts import Rollouts
+from controller.fleet.rollouts.updates import UpdateOffers
+from controller.fleet.signing.signer import Signer
 from controller.jobs.engine import JobEngine
 from controller.jobs.hints import Channel, Hints
 from controller.jobs.loops import Loops

@@ -87,7 +87,7 @@ class Node(Model):
     last_seen_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     recent_machines: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
-    """Who said hello in the last minutes (controller/fleet/quarantine.py)."""
+    """Who said hello in the last minutes (controller/fleet/gateway/quarantine.py)."""
     quarantined_at: Mapped[datetime | None]
     quarantine_reason: Mapped[str] = mapped_column(String(500), default="")
 
@@ -128,7 +128,7 @@ class NodeCertificate(Model):
     serial: Mapped[str] = mapped_column(String(40), unique=True)
     fingerprint: Mapped[str] = mapped_column(String(64), unique=True)
     issuer: Mapped[str] = mapped_column(String(40), default="ca")
-    """Id of the authority (controller/fleet/authorities.py)."""
+    """Id of the authority (controller/fleet/identity/authorities.py)."""
     pem: Mapped[str] = mapped_column(Text)
     not_after: Mapped[datetime]
     used_at: Mapped[datetime | None]

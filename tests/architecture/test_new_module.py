@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 from agent.bootstrap import build_registry
-from controller.fleet.manifest import MODULES, MODULES_OF_ROLE
+from controller.fleet.nodes.manifest import MODULES, MODULES_OF_ROLE
 from shared.specs.module import ModuleSpec
 from tests.contract import subjects
 

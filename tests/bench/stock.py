@@ -22,8 +22,8 @@ from controller.bootstrap import build_controller
 from controller.core.context import SYSTEM, Actor, Role
 from controller.core.operations import FleetContext
 from controller.db.migrations import runner
+from controller.fleet.enrolment.tokens import TokenParams
 from controller.fleet.fleet import Fleet
-from controller.fleet.tokens import TokenParams
 from controller.settings import Settings
 from shared.errors import FleetError
 from shared.protocol.capability import CAPABILITY_VERSION

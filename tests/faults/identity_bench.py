@@ -19,8 +19,8 @@ from agent.link.enrolment_keys import make_key_and_request
 from agent.link.settings import NodePaths, read_agent_settings
 from agent.simulator.fleet import FleetPlan, SimulatedFleet
 from controller.db.base import utc_now
-from controller.fleet.authority import parse_csr
-from controller.fleet.enrolment import certificate_row
+from controller.fleet.enrolment.enrolment import certificate_row
+from controller.fleet.identity.authority import parse_csr
 from controller.fleet.models import Node, NodeCertificate
 from tests.integration.live import LiveController, wait_until
 

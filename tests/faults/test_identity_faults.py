@@ -20,8 +20,8 @@ from agent.link.settings import read_agent_settings
 from agent.link.setup_errors import SetupError
 from controller.bootstrap import build_controller
 from controller.core.context import SYSTEM
+from controller.fleet.gateway.quarantine import TAKEOVERS_MAX
 from controller.fleet.models import Enrolment
-from controller.fleet.quarantine import TAKEOVERS_MAX
 from controller.jobs.commands import get_job
 from controller.settings import Settings
 from shared.errors import RefusedError

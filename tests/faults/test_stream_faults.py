@@ -15,8 +15,8 @@ import pytest
 
 from agent.workers.beneath import open_beneath, open_root
 from controller.db.engine import Database
-from controller.fleet.stream_router import StreamRequest
-from controller.fleet.streams import LocalStream
+from controller.fleet.streams.router import StreamRequest
+from controller.fleet.streams.streams import LocalStream
 from controller.jobs.states import JobState
 from shared.errors import AgentOfflineError, FleetError
 from shared.protocol.envelope import Envelope

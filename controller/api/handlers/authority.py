@@ -14,10 +14,10 @@ from msgspec import Meta
 from controller.core.context import Actor
 from controller.core.http import DRY_RUN_RESPONSES, DryRun, PathId, answer_done
 from controller.core.operations import FleetContext, Operations
-from controller.fleet.ca_models import CaRotation
-from controller.fleet.ca_rotation import CaRotationView
 from controller.fleet.fleet import Fleet
-from controller.fleet.job_key_drill import JobKeysView
+from controller.fleet.identity.ca_models import CaRotation
+from controller.fleet.identity.ca_rotation import CaRotationView
+from controller.fleet.identity.job_key_drill import JobKeysView
 
 _TAGS = ["authority"]
 

@@ -18,10 +18,10 @@ from controller.core.drift import DriftAdopters
 from controller.core.http import DRY_RUN_RESPONSES, Cursor, DryRun, Limit, PathId, answer_accepted, answer_done
 from controller.core.operations import FleetContext, Operations
 from controller.core.paging import DEFAULT_LIMIT, PageRequest, fetch_page
-from controller.fleet.drift_decisions import get_finding
 from controller.fleet.fleet import Fleet
 from controller.fleet.models import DriftFindingRow
-from controller.fleet.views import DriftFindingView, DriftIgnore, DriftPage, render_finding
+from controller.fleet.nodes.drift_decisions import get_finding
+from controller.fleet.nodes.views import DriftFindingView, DriftIgnore, DriftPage, render_finding
 from controller.jobs.views import JobView
 from shared.errors import ConflictError
 from shared.specs.manifest import NODE_SUBJECT

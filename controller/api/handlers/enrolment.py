@@ -18,10 +18,10 @@ from controller.core.context import Actor, Role
 from controller.core.http import DRY_RUN_RESPONSES, Cursor, DryRun, Limit, PathId, answer_done
 from controller.core.operations import FleetContext, Operations, Outcome
 from controller.core.paging import DEFAULT_LIMIT, PageRequest, fetch_page
+from controller.fleet.enrolment.tokens import MAX_TTL_MINUTES, TokenParams
 from controller.fleet.fleet import Fleet
 from controller.fleet.models import ApprovalMode, EnrolmentTokenRow
-from controller.fleet.tokens import MAX_TTL_MINUTES, TokenParams
-from controller.fleet.views import EnrolmentTokenPage, EnrolmentTokenView, render_token
+from controller.fleet.nodes.views import EnrolmentTokenPage, EnrolmentTokenView, render_token
 from shared.errors import FleetError
 from shared.protocol.enrolment import EnrolmentReply, EnrolmentRequest
 from shared.protocol.renewal import TRUST_BUNDLE_PATH, RenewalReply, RenewalRequest

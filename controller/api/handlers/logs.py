@@ -18,8 +18,8 @@ from litestar.response import Stream
 from controller.core.context import Actor
 from controller.core.http import PathId
 from controller.core.operations import Operations
-from controller.fleet.stream_router import Streams
-from controller.fleet.streams import NodeStream
+from controller.fleet.streams.router import Streams
+from controller.fleet.streams.streams import NodeStream
 from controller.modules.web.logs import MAX_LINES, LogKind, LogWish, plan_log_stream, read_records
 from shared.errors import FleetError, InvalidInputError
 from shared.protocol.grant import LogMark, LogRecord

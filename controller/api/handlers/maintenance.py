@@ -19,10 +19,10 @@ from controller.core.context import Actor
 from controller.core.http import DRY_RUN_RESPONSES, DryRun, PathId, answer_accepted, answer_done
 from controller.core.operations import FleetContext, Operations
 from controller.fleet.fleet import Fleet
-from controller.fleet.hold_views import HoldView, render_hold_view
 from controller.fleet.models import Node
-from controller.fleet.nodes import get_active_node, get_node
-from controller.fleet.views import NodeView
+from controller.fleet.nodes.hold_views import HoldView, render_hold_view
+from controller.fleet.nodes.nodes import get_active_node, get_node
+from controller.fleet.nodes.views import NodeView
 from controller.jobs.holds import HoldKind, NodeHold, find_hold, is_held
 from controller.jobs.models import Job
 from controller.jobs.states import ON_NODE, WAITING, JobState

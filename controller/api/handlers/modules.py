@@ -13,10 +13,10 @@ from controller.core.context import Actor
 from controller.core.http import DRY_RUN_RESPONSES, DryRun, PathId, answer_accepted
 from controller.core.operations import FleetContext, Operations, Outcome
 from controller.fleet.fleet import Fleet
-from controller.fleet.manifest import MODULES, MODULES_OF_ROLE
-from controller.fleet.node_views import view_node_module, view_node_modules
-from controller.fleet.nodes import VERBS, find_module, get_node
-from controller.fleet.views import NodeModuleList, NodeModuleSet, NodeModuleView, render_module
+from controller.fleet.nodes.manifest import MODULES, MODULES_OF_ROLE
+from controller.fleet.nodes.nodes import VERBS, find_module, get_node
+from controller.fleet.nodes.pages import view_node_module, view_node_modules
+from controller.fleet.nodes.views import NodeModuleList, NodeModuleSet, NodeModuleView, render_module
 from controller.jobs.views import JobView
 from shared.errors import NotFoundError
 from shared.specs.base import Presence

@@ -28,11 +28,11 @@ from controller.core.operations import FleetContext, Operations, Outcome
 from controller.core.paging import DEFAULT_LIMIT, PageRequest, contains, fetch_page
 from controller.core.plan import PlanView
 from controller.fleet.fleet import Fleet
+from controller.fleet.gateway.pings import PingAnswer, PingRequest
 from controller.fleet.models import Node, NodeState
-from controller.fleet.node_views import view_nodes
-from controller.fleet.nodes import get_node
-from controller.fleet.pings import PingAnswer, PingRequest
-from controller.fleet.views import (
+from controller.fleet.nodes.nodes import get_node
+from controller.fleet.nodes.pages import view_nodes
+from controller.fleet.nodes.views import (
     NodeDetailView,
     NodePage,
     NodeUpdate,

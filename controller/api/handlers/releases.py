@@ -16,8 +16,8 @@ from controller.core.http import DRY_RUN_RESPONSES, Cursor, DryRun, Limit, PathI
 from controller.core.operations import FleetContext, Operations
 from controller.core.paging import DEFAULT_LIMIT, PageRequest, fetch_page
 from controller.fleet.fleet import Fleet
-from controller.fleet.release_models import Release
-from controller.fleet.releases import ReleaseCreate, ReleasePage, ReleaseView, get_release, render_release
+from controller.fleet.rollouts.models import Release
+from controller.fleet.rollouts.releases import ReleaseCreate, ReleasePage, ReleaseView, get_release, render_release
 
 _TAGS = ["releases"]
 

@@ -16,8 +16,9 @@ from controller.core.operations import FleetContext, Operations
 from controller.core.paging import DEFAULT_LIMIT, PageRequest, fetch_page
 from controller.fleet.fleet import Fleet
 from controller.fleet.models import Node
-from controller.fleet.release_models import Rollout, RolloutNode, RolloutNodeState
-from controller.fleet.rollout_views import (
+from controller.fleet.rollouts.models import Rollout, RolloutNode, RolloutNodeState
+from controller.fleet.rollouts.rollouts import get_rollout
+from controller.fleet.rollouts.views import (
     RolloutCreate,
     RolloutNodePage,
     RolloutPage,
@@ -26,7 +27,6 @@ from controller.fleet.rollout_views import (
     render_rollout,
     render_rollout_node,
 )
-from controller.fleet.rollouts import get_rollout
 
 _TAGS = ["rollouts"]
 

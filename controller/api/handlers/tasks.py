@@ -17,9 +17,9 @@ from controller.core.context import Actor, Change
 from controller.core.http import Cursor, DryRun, Limit, PathId, answer_done
 from controller.core.operations import FleetContext, Operations
 from controller.core.paging import DEFAULT_LIMIT, PageRequest, fetch_page
-from controller.fleet.presence import PROCESS_LEASE
-from controller.fleet.presence_models import ProcessRow
-from controller.fleet.processes import list_processes
+from controller.fleet.gateway.presence import PROCESS_LEASE
+from controller.fleet.gateway.presence_models import ProcessRow
+from controller.fleet.gateway.processes import list_processes
 from controller.jobs.task_store import get_task, retry_task
 from controller.jobs.tasks import Tasks
 from controller.jobs.work_models import Task, TaskState

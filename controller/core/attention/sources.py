@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from controller.core.parked.models import ParkedResource
-from controller.fleet.health_models import NodeSignals
 from controller.fleet.models import DriftFindingRow, Node, NodeState
+from controller.fleet.nodes.health_models import NodeSignals
 from controller.jobs.holds import held_node_ids
 from controller.jobs.models import Job
 from controller.jobs.states import NEEDS_ATTENTION, UNFINISHED, JobState

@@ -11,8 +11,8 @@ import msgspec
 
 from controller.core.accounts.models import Account
 from controller.core.context import OpContext
-from controller.fleet.stream_router import StreamRequest
-from controller.fleet.streams import NodeStream
+from controller.fleet.streams.router import StreamRequest
+from controller.fleet.streams.streams import NodeStream
 from controller.modules.web import store
 from shared.errors import UnavailableError
 from shared.protocol.grant import KIND_LOG_TAIL, LogRecord, LogTailArgs

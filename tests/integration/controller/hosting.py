@@ -28,7 +28,7 @@ from controller.core.parked.observe import ParkedObserver
 from controller.core.parked.service import Parked
 from controller.db.engine import Database
 from controller.fleet.models import Node, NodeState
-from controller.fleet.placement import Placement
+from controller.fleet.nodes.placement import Placement
 from controller.jobs.models import Job
 from controller.jobs.queue import JobRequest
 from controller.jobs.states import JobState as ControllerJobState

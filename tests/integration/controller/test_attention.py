@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import update
 
-from controller.fleet.health_models import NodeSignals
 from controller.fleet.models import DriftFindingRow, Node
+from controller.fleet.nodes.health_models import NodeSignals
 from controller.jobs.holds import HoldKind, NodeHold
 from controller.jobs.models import Job
 from controller.jobs.states import JobState

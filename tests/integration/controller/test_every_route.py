@@ -22,7 +22,7 @@ from controller.core.auth.models import ApiToken, User
 from controller.core.auth.secrets import TOKEN_PREFIX, hash_secret, new_secret
 from controller.core.parked.models import ParkedResource
 from controller.fleet.models import DriftFindingRow, Heartbeat, Node, NodeState
-from controller.fleet.release_models import Release, Rollout, RolloutKind, RolloutNode, RolloutState
+from controller.fleet.rollouts.models import Release, Rollout, RolloutKind, RolloutNode, RolloutState
 from controller.jobs.models import Job
 from controller.jobs.states import JobState
 from controller.jobs.work_models import ScheduleRow, Task, TaskState

@@ -19,11 +19,11 @@ from controller.core.manifest import ManifestRegistry
 from controller.core.operations import FleetContext, Operations
 from controller.db.base import utc_now
 from controller.db.engine import Database
+from controller.fleet.enrolment.tokens import TokenParams
 from controller.fleet.fleet import Fleet, FleetParts, FleetPorts
 from controller.fleet.models import Node
 from controller.fleet.ports import ChangeNote
-from controller.fleet.signer import LocalSigner
-from controller.fleet.tokens import TokenParams
+from controller.fleet.signing.signer import LocalSigner
 from controller.jobs.engine import JobEngine
 from controller.jobs.models import Job as JobRow
 from controller.jobs.models import JobTransition

@@ -14,11 +14,11 @@ from sqlalchemy import select, update
 
 from controller.core.audit.models import AuditEntry
 from controller.fleet.models import Node, NodeState
-from controller.fleet.release_models import Release, Rollout, RolloutKind, RolloutNode, RolloutNodeState
-from controller.fleet.releases import ReleaseCreate
-from controller.fleet.rollout_loop import RolloutLoop, record_update_report
-from controller.fleet.rollout_views import RolloutCreate
-from controller.fleet.rollouts import list_rollout_nodes
+from controller.fleet.rollouts.loop import RolloutLoop, record_update_report
+from controller.fleet.rollouts.models import Release, Rollout, RolloutKind, RolloutNode, RolloutNodeState
+from controller.fleet.rollouts.releases import ReleaseCreate
+from controller.fleet.rollouts.rollouts import list_rollout_nodes
+from controller.fleet.rollouts.views import RolloutCreate
 from controller.rollout_schedules import make_rollout_loop
 from shared.protocol.job import ErrorBody
 from shared.protocol.update import UpdateReport, UpdateState

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from controller.fleet.ca_models import CaPhase
-from controller.fleet.ca_rotation import CaRotationView, find_rotation
+from controller.fleet.identity.ca_models import CaPhase
+from controller.fleet.identity.ca_rotation import CaRotationView, find_rotation
 from shared.errors import ConflictError
 from shared.protocol.enrolment import parse_enrolment_token
 from shared.protocol.frames import OfferTrust

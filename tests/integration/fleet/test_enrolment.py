@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from sqlalchemy import func, select
 
 from controller.core.audit.models import AuditEntry
+from controller.fleet.enrolment.words import render_words
 from controller.fleet.models import ApprovalMode, EnrolmentTokenRow, Node, NodeCertificate, NodeState
-from controller.fleet.words import render_words
 from controller.jobs.states import JobState
 from shared.errors import FleetError
 from shared.protocol.enrolment import EnrolmentState, parse_enrolment_token

@@ -12,7 +12,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 
-from controller.fleet.authority import parse_csr
+from controller.fleet.identity.authority import parse_csr
 from controller.jobs.commands import cancel_job
 from controller.jobs.queue import JobRequest
 from controller.jobs.states import JobState

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controller.fleet.node_views import view_nodes
+from controller.fleet.nodes.pages import view_nodes
 from shared.protocol.health import HealthCheck, HealthReport, ModuleHealth, NodeHealth
 from tests.integration.fleet.bench import FleetBench
 from tests.integration.live import wait_until

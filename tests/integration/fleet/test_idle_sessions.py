@@ -1,7 +1,7 @@
 """What a session keeps while its node says nothing: with ten thousand of them, most of a gateway's memory.
 
 Much of it leans on what CPython and websockets do not document, so these tests look inside: when one of them fails,
-every idle node costs more again (see controller/fleet/tls.py).
+every idle node costs more again (see controller/fleet/gateway/tls.py).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import get_args
 
 import pytest
 
-from controller.fleet.session import NodeSession
-from controller.fleet.tls import TLS_BUFFER_BYTES
+from controller.fleet.gateway.session import NodeSession
+from controller.fleet.gateway.tls import TLS_BUFFER_BYTES
 from shared.errors import AgentOfflineError
 from shared.protocol.frames import ToController
 from tests.integration.fleet.bench import FleetBench

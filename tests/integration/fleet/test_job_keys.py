@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from controller.fleet.job_key_drill import JobKeysView
+from controller.fleet.identity.job_key_drill import JobKeysView
 from controller.jobs.states import JobState
 from shared.errors import ConflictError, ForbiddenError, NotFoundError
 from shared.protocol.frames import AckJob, OfferJob, OfferTrust

@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from controller.fleet.authorities import Arrangement
-from controller.fleet.authority import SERVER_LIFETIME, Authority, parse_csr
-from controller.fleet.server_certificate import ensure_server_certificate
-from controller.fleet.signer import JOB_KEY_LIFETIME, JOB_KEY_OVERLAP, LocalSigner
-from controller.fleet.trust import BUNDLE_RENEWAL, ensure_trust_bundle, find_trust_bundle
+from controller.fleet.identity.authorities import Arrangement
+from controller.fleet.identity.authority import SERVER_LIFETIME, Authority, parse_csr
+from controller.fleet.identity.server_certificate import ensure_server_certificate
+from controller.fleet.identity.trust import BUNDLE_RENEWAL, ensure_trust_bundle, find_trust_bundle
+from controller.fleet.signing.signer import JOB_KEY_LIFETIME, JOB_KEY_OVERLAP, LocalSigner
 from shared.errors import FleetError, UnavailableError
 from shared.protocol.envelope import JOB_TYPE, Envelope, verify_envelope
 from shared.protocol.renewal import RenewalReply, RenewalRequest, renewal_message

@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 from controller.core.audit.models import AuditEntry
 from controller.core.upkeep import DrainObserver, Upkeep
 from controller.fleet.models import Node
-from controller.fleet.placement import Placement
+from controller.fleet.nodes.placement import Placement
 from controller.fleet.ports import nothing_committed
 from controller.jobs.holds import HoldKind, find_hold, release_job
 from controller.jobs.results import Observers

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from controller.fleet.manifest import list_node_modules
 from controller.fleet.models import DriftCheck, DriftFindingRow
-from controller.fleet.views import DriftIgnore
+from controller.fleet.nodes.manifest import list_node_modules
+from controller.fleet.nodes.views import DriftIgnore
 from shared.errors import ConflictError, NotFoundError, QuotaExceededError
 from shared.protocol.frames import DriftFinding, DriftReport, Event
 from shared.protocol.job import ErrorBody, ResourceOutcome, ResourceReport

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from controller.core.context import Actor, Role
-from controller.fleet.pings import PingRequest
+from controller.fleet.gateway.pings import PingRequest
 from controller.jobs.states import JobState
 from shared.errors import ConflictError, ForbiddenError, NotFoundError
 from tests.integration.fleet.bench import ADMIN, FleetBench

@@ -8,12 +8,12 @@ from datetime import timedelta
 import pytest
 
 from controller.db.engine import Database
-from controller.fleet.metrics import NodeSample
+from controller.fleet.gateway.presence import PROCESS_LEASE, Presence, find_sample, find_standing, notice_missing
+from controller.fleet.gateway.presence_models import ProcessRow
+from controller.fleet.gateway.processes import ProcessBook, list_processes
+from controller.fleet.gateway.sessions import is_current
 from controller.fleet.models import Heartbeat, Node, NodeState
-from controller.fleet.presence import PROCESS_LEASE, Presence, find_sample, find_standing, notice_missing
-from controller.fleet.presence_models import ProcessRow
-from controller.fleet.processes import ProcessBook, list_processes
-from controller.fleet.sessions import is_current
+from controller.fleet.nodes.metrics import NodeSample
 from tests.integration.jobs.test_schedules import START, Clock
 
 LONG_AGO = START - timedelta(hours=1)

@@ -8,7 +8,7 @@ import pytest
 
 from agent.link.enrolment_keys import ensure_node_keys, prepare_request
 from agent.link.settings import NodePaths
-from controller.fleet.authority import csr_digest, parse_csr
+from controller.fleet.identity.authority import csr_digest, parse_csr
 from controller.fleet.models import ApprovalMode
 from shared.errors import FleetError, InvalidInputError
 from shared.protocol.enrolment import EnrolmentState

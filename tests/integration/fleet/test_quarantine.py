@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from controller.fleet.gateway.quarantine import TAKEOVERS_MAX
 from controller.fleet.models import NodeState
-from controller.fleet.quarantine import TAKEOVERS_MAX
 from shared.errors import ConflictError
 from shared.protocol.frames import Reject
 from tests.integration.fleet.agent import FakeAgent, Session

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from controller.fleet.release_models import Release, RolloutNodeState, RolloutState
-from controller.fleet.releases import LIFETIME
+from controller.fleet.rollouts.models import Release, RolloutNodeState, RolloutState
+from controller.fleet.rollouts.releases import LIFETIME
 from shared.errors import RefusedError
 from shared.protocol.frames import Event, OfferUpdate
 from shared.protocol.job import ErrorBody

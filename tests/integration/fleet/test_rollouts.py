@@ -8,7 +8,7 @@ from sqlalchemy import select, update
 from controller.db.base import utc_now
 from controller.db.engine import Database
 from controller.fleet.models import NodeModule, NodeState
-from controller.fleet.release_models import RolloutKind, RolloutNodeState, RolloutState
+from controller.fleet.rollouts.models import RolloutKind, RolloutNodeState, RolloutState
 from controller.jobs.holds import HoldKind, NodeHold
 from controller.jobs.models import Job
 from controller.jobs.states import JobState

@@ -20,14 +20,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from controller.db.base import utc_now
 from controller.db.engine import Database
-from controller.fleet.authorities import Arrangement
-from controller.fleet.authority import fingerprint_of
-from controller.fleet.job_keys import public_bytes
-from controller.fleet.signer import LocalSigner
-from controller.fleet.signer_client import SignerClient
-from controller.fleet.signer_messages import MAX_BATCH, SignJobs, encode_message
-from controller.fleet.signer_policy import RATES, Rates, require_job
-from controller.fleet.signer_server import SignerServer
+from controller.fleet.identity.authorities import Arrangement
+from controller.fleet.identity.authority import fingerprint_of
+from controller.fleet.signing.client import SignerClient
+from controller.fleet.signing.job_keys import public_bytes
+from controller.fleet.signing.messages import MAX_BATCH, SignJobs, encode_message
+from controller.fleet.signing.policy import RATES, Rates, require_job
+from controller.fleet.signing.server import SignerServer
+from controller.fleet.signing.signer import LocalSigner
 from shared.errors import FleetError, NotFoundError, RefusedError, UnavailableError
 from shared.protocol.envelope import JOB_TYPE, verify_envelope
 from shared.protocol.job import Job, encode_job
@@ -43,7 +43,7 @@ class Process:
 
     CODE = (
         "import asyncio; from controller.settings import load_settings;"
-        "from controller.fleet.signer_server import run_signer; asyncio.run(run_signer(load_settings()))"
+        "from controller.fleet.signing.server import run_signer; asyncio.run(run_signer(load_settings()))"
     )
 
     def __init__(self, folder: Path) -> None:

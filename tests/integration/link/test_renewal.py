@@ -26,7 +26,7 @@ from agent.link.settings import AgentSettings, NodePaths, read_agent_settings
 from agent.link.setup_errors import ExitCode, SetupError
 from agent.simulator.fleet import FleetPlan, SimulatedFleet
 from controller.db.base import utc_now
-from controller.fleet.authority import parse_csr
+from controller.fleet.identity.authority import parse_csr
 from controller.fleet.models import NodeCertificate
 from shared.protocol.renewal import RenewalReply, RenewalRequest
 from tests.integration.link.conftest import running_link

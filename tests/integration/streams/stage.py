@@ -15,7 +15,7 @@ import httpx
 from agent.bootstrap import build_registry
 from agent.simulator.agent import SimulatedAgent
 from agent.simulator.fleet import FleetPlan, SimulatedFleet
-from controller.fleet.streams import SessionStreams
+from controller.fleet.streams.streams import SessionStreams
 from shared.specs.site import SITE_LOGS_DIR, site_log_name
 from tests.integration.conftest import running_controller
 from tests.integration.fleet.test_simulated_nodes import Operator, _are_enabled

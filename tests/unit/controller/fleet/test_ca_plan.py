@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from controller.fleet.ca_models import CaPhase, CaRotation
-from controller.fleet.ca_plan import FINAL, NEXT, REVERSIBLE, NodeStanding, arrangement_of, find_obstacle
+from controller.fleet.identity.ca_models import CaPhase, CaRotation
+from controller.fleet.identity.ca_plan import FINAL, NEXT, REVERSIBLE, NodeStanding, arrangement_of, find_obstacle
 
 
 def rotation(phase: CaPhase) -> CaRotation:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from controller.fleet.health import NodeFacts, freeze_reasons, judge_node, thaw_reasons
-from controller.fleet.health_keeper import Judged, disk_percent
-from controller.fleet.health_models import ModuleHealthRow, NodeSignals
-from controller.fleet.metrics import NodeHealthSamples
 from controller.fleet.models import Node, NodeState
+from controller.fleet.nodes.health import NodeFacts, freeze_reasons, judge_node, thaw_reasons
+from controller.fleet.nodes.health_keeper import Judged, disk_percent
+from controller.fleet.nodes.health_models import ModuleHealthRow, NodeSignals
+from controller.fleet.nodes.metrics import NodeHealthSamples
 from shared.version import __version__
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from controller.fleet.listener import Pace, drain_seconds, open_listener
+from controller.fleet.gateway.listener import Pace, drain_seconds, open_listener
 
 
 def test_pace_lets_a_few_in_at_once_and_then_spreads_them() -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from controller.fleet.metrics import GAUGES_KEPT_MAX, GAUGES_PER_NODE_MAX, NodeSample, NodeSamples, SampleKeeper
+from controller.fleet.nodes.metrics import GAUGES_KEPT_MAX, GAUGES_PER_NODE_MAX, NodeSample, NodeSamples, SampleKeeper
 from shared.protocol.frames import Metrics
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

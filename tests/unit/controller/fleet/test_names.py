@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.fleet.installer import InstallFiles, require_plain_url
-from controller.fleet.manifest import MODULES, MODULES_OF_ROLE, ROLES, require_roles
-from controller.fleet.names import name_from_hostname, require_labels, require_node_name
-from controller.fleet.tokens import is_allowed_from, parse_network
-from controller.fleet.words import WORDS, render_words
+from controller.fleet.enrolment.installer import InstallFiles, require_plain_url
+from controller.fleet.enrolment.tokens import is_allowed_from, parse_network
+from controller.fleet.enrolment.words import WORDS, render_words
+from controller.fleet.nodes.manifest import MODULES, MODULES_OF_ROLE, ROLES, require_roles
+from controller.fleet.nodes.names import name_from_hostname, require_labels, require_node_name
 from shared.errors import InvalidInputError, UnavailableError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from controller.fleet.models import Node
-from controller.fleet.placement import choose, parse_size_fact
+from controller.fleet.nodes.placement import choose, parse_size_fact
 from controller.fleet.ports import Committed
 from shared.errors import AgentOfflineError, ConflictError, InvalidInputError, QuotaExceededError
 from shared.specs.account import GIB, ResourceLimits

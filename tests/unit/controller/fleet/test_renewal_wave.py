@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from controller.fleet.renewal_wave import AGAIN_AFTER, RENEWALS_PER_SECOND, RenewalWave
+from controller.fleet.identity.renewal_wave import AGAIN_AFTER, RENEWALS_PER_SECOND, RenewalWave
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from controller.fleet.release_models import RolloutNodeState as S
-from controller.fleet.rollout_plan import (
+from controller.fleet.rollouts.models import RolloutNodeState as S
+from controller.fleet.rollouts.plan import (
     DEFAULT_WAVES,
     NodeStanding,
     Progress,
