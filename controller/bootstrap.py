@@ -251,8 +251,8 @@ def _build_fleet(base: _Base) -> tuple[Fleet, Operations]:
 def _connect(base: _Base, fleet: Fleet, operations: Operations) -> None:
     """Who watches what, and what comes back."""
     database, publisher, schedules = base.database, base.publisher, base.schedules
-    for collector in (NodeSamples(fleet.gateway.latest_metrics), NodeHealthSamples(fleet.health.list_judged)):
-        base.metrics.registry.register(collector)
+    base.metrics.add_lines(NodeSamples(fleet.gateway.latest_metrics))
+    base.metrics.add_lines(NodeHealthSamples(fleet.health.list_judged))
     base.engine.on_refusal(record_refusal)
     for observer in (AccountObserver(observers=(SiteObserver(),)), ParkedObserver(), DrainObserver(publisher)):
         base.engine.on_result(observer)

@@ -44,7 +44,7 @@ class Watch:
         """In the OpenMetrics text format."""
         self.metrics.set_jobs(await self._count_jobs())
         self.metrics.set_connected(node_count=self.fleet.connected_count, listener_count=self.publisher.listener_count)
-        return self.metrics.render()
+        return await self.metrics.render()
 
     async def _count_jobs(self) -> Mapping[str, int]:
         async with self.database.read() as session:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, ProcessCollector
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -43,6 +44,34 @@ JobCounter = Callable[[], Awaitable[Mapping[str, int]]]
 """Returns state to number of jobs."""
 
 
+_END: Final = b"# EOF\n"
+_LINES_AT_ONCE: Final = 2000
+"""Some milliseconds of the event loop; then everybody else has a turn."""
+
+
+class LineSource(Protocol):
+    """Families that are too many lines for objects; each line ends with a newline."""
+
+    def lines(self) -> Iterator[str]: ...
+
+
+def render_head(name: str, what: str) -> Iterator[str]:
+    """The lines before the samples of a gauge.
+
+    Source: OpenMetrics 1.0, section "MetricFamily".
+    """
+    yield f"# HELP {name} {what}\n"
+    yield f"# TYPE {name} gauge\n"
+
+
+def render_label(value: str) -> str:
+    """A label's value between its quotes.
+
+    Source: OpenMetrics 1.0, ABNF of "escaped-string".
+    """
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
 class ControllerMetrics:
     """All metrics of a controller. Gauges are filled when somebody asks, not on a timer."""
 
@@ -55,6 +84,7 @@ class ControllerMetrics:
         self._lag = Gauge(
             "wcp360_event_loop_lag_seconds", "How late the event loop woke up, last second.", registry=self.registry
         )
+        self._sources: list[LineSource] = []
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
 
@@ -69,10 +99,20 @@ class ControllerMetrics:
         self._nodes.set(node_count)
         self._listeners.set(listener_count)
 
-    def render(self) -> bytes:
-        """The whole registry in the OpenMetrics text format."""
+    def add_lines(self, source: LineSource) -> None:
+        """Another part of the text, after the registry's own."""
+        self._sources.append(source)
+
+    async def render(self) -> bytes:
+        """The whole registry and all sources in the OpenMetrics text format; the event loop turns meanwhile."""
         text: bytes = generate_latest(self.registry)  # type: ignore[no-untyped-call] # upstream has no types here
-        return text
+        parts = [text.removesuffix(_END)]
+        for source in self._sources:
+            lines = source.lines()
+            while some := "".join(itertools.islice(lines, _LINES_AT_ONCE)):
+                parts.append(some.encode())
+                await asyncio.sleep(0)
+        return b"".join((*parts, _END))
 
     async def watch_event_loop(self) -> None:
         """Measure the loop's lag until cancelled."""

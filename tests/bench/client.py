@@ -105,7 +105,7 @@ class BenchClient:
         """
         async with asyncio.timeout(timeout_seconds):
             while await self.count_connected() < count:  # noqa: ASYNC110 - it is asked over HTTP
-                await asyncio.sleep(0.25)
+                await asyncio.sleep(1.0)  # a scrape of ten thousand nodes is no small request
 
     async def count_connected(self) -> int:
         """Sessions of the controller, from its own metrics."""

@@ -1,19 +1,21 @@
-"""The nodes' latest samples for Prometheus, read from memory when somebody asks."""
+"""The nodes' latest samples for Prometheus, read from memory when somebody asks.
+
+Lines of text, not objects of prometheus_client: ten thousand nodes have a hundred thousand of them, which took the
+event loop a second and more for each scrape.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 import msgspec
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
+from controller.metrics.registry import render_head, render_label
 from shared.protocol.frames import Metrics
 
 GAUGES_PER_NODE_MAX: Final = 200
@@ -22,6 +24,7 @@ GAUGES_KEPT_MAX: Final = 5000
 """Three for each account, and the node's own."""
 STALE_AFTER_INTERVALS: Final = 3
 """A sample that is older than so many periods says nothing about now."""
+_HEALTH_VALUES: Final = {"healthy": 1.0, "degraded": 0.5, "unhealthy": 0.0}
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,79}")
 _KEPT_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,159}")
 
@@ -80,42 +83,37 @@ class SampleKeeper:
         return self._clock() - sample.at <= self._lifetime
 
 
-class NodeHealthSamples(Collector):
+class NodeHealthSamples:
     """`wcp360_node_health` (1 healthy, 0.5 degraded, 0 unhealthy) and `wcp360_node_problem{code}` of each node."""
 
     def __init__(self, latest: Callable[[], Mapping[str, Judgement]]) -> None:
         self._latest = latest
 
-    def collect(self) -> Iterable[Metric]:
+    def lines(self) -> Iterator[str]:
         """Two families, from what this process judged last."""
-        health = GaugeMetricFamily(
-            "wcp360_node_health", "1 healthy, 0.5 degraded, 0 unhealthy.", labels=("node_id", "node")
-        )
-        problems = GaugeMetricFamily(
-            "wcp360_node_problem", "1 for each thing that is wrong with a node.", labels=("node_id", "node", "code")
-        )
-        for node_id, judged in sorted(self._latest().items()):
-            value = {"healthy": 1.0, "degraded": 0.5, "unhealthy": 0.0}.get(judged.status)
-            if value is None:
-                continue
-            health.add_metric((node_id, judged.name), value)
-            for code in judged.codes:
-                problems.add_metric((node_id, judged.name, code), 1.0)
-        yield health
-        yield problems
+        judged = sorted(self._latest().items())
+        yield from render_head("wcp360_node_health", "1 healthy, 0.5 degraded, 0 unhealthy.")
+        for node_id, one in judged:
+            value = _HEALTH_VALUES.get(one.status)
+            if value is not None:
+                yield f'wcp360_node_health{{node="{render_label(one.name)}",node_id="{node_id}"}} {value}\n'
+        yield from render_head("wcp360_node_problem", "1 for each thing that is wrong with a node.")
+        for node_id, one in judged:
+            if one.status in _HEALTH_VALUES:
+                labels = f'node="{render_label(one.name)}",node_id="{node_id}"'
+                yield from (f'wcp360_node_problem{{code="{code}",{labels}}} 1.0\n' for code in one.codes)
 
 
-class NodeSamples(Collector):
+class NodeSamples:
     """`wcp360_node_gauge{node_id, name}`; what an agent reports per account stays with the agent."""
 
     def __init__(self, latest: Callable[[], Mapping[str, NodeSample]]) -> None:
         self._latest = latest
 
-    def collect(self) -> Iterable[Metric]:
+    def lines(self) -> Iterator[str]:
         """One family with every plain gauge of every node connected to this process."""
-        family = GaugeMetricFamily("wcp360_node_gauge", "Latest sample of a node.", labels=("node_id", "name"))
+        yield from render_head("wcp360_node_gauge", "Latest sample of a node.")
         for node_id, sample in sorted(self._latest().items()):
             plain = [(name, value) for name, value in sorted(sample.gauges.items()) if _NAME.fullmatch(name)]
             for name, value in plain[:GAUGES_PER_NODE_MAX]:
-                family.add_metric((node_id, name), value)
-        yield family
+                yield f'wcp360_node_gauge{{name="{name}",node_id="{node_id}"}} {float(value)}\n'

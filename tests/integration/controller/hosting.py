@@ -240,7 +240,7 @@ async def build_hosting(database: Database) -> Hosting:
     )
 
     async def render_metrics() -> bytes:
-        return metrics.render()
+        return await metrics.render()
 
     parts = Parts(
         operations=operations,

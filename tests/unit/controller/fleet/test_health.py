@@ -110,7 +110,11 @@ def test_disk_percent_is_that_of_the_fuller_disk() -> None:
 def test_node_health_samples_show_each_judgement_and_each_problem() -> None:
     judged = {"n1": Judged("web1", "unhealthy", ("offline", "clock_skew")), "n2": Judged("web2", "healthy", ())}
 
-    health, problems = NodeHealthSamples(lambda: judged).collect()
+    lines = [line for line in NodeHealthSamples(lambda: judged).lines() if not line.startswith("#")]
 
-    assert [(sample.labels["node"], sample.value) for sample in health.samples] == [("web1", 0.0), ("web2", 1.0)]
-    assert [sample.labels["code"] for sample in problems.samples] == ["offline", "clock_skew"]
+    assert lines == [
+        'wcp360_node_health{node="web1",node_id="n1"} 0.0\n',
+        'wcp360_node_health{node="web2",node_id="n2"} 1.0\n',
+        'wcp360_node_problem{code="offline",node="web1",node_id="n1"} 1.0\n',
+        'wcp360_node_problem{code="clock_skew",node="web1",node_id="n1"} 1.0\n',
+    ]

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from controller.fleet.nodes.metrics import GAUGES_KEPT_MAX, GAUGES_PER_NODE_MAX, NodeSample, NodeSamples, SampleKeeper
+from controller.fleet.nodes.health_keeper import Judged
+from controller.fleet.nodes.metrics import (
+    GAUGES_KEPT_MAX,
+    GAUGES_PER_NODE_MAX,
+    NodeHealthSamples,
+    NodeSample,
+    NodeSamples,
+    SampleKeeper,
+)
+from controller.metrics.registry import ControllerMetrics
 from shared.protocol.frames import Metrics
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def render(gauges: dict[str, float]) -> list[str]:
-    registry = CollectorRegistry()
-    registry.register(NodeSamples(lambda: {"n1": NodeSample(at=NOW, gauges=gauges)}))
-    return [line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")]
+    source = NodeSamples(lambda: {"n1": NodeSample(at=NOW, gauges=gauges)})
+    return [line.rstrip("\n") for line in source.lines() if not line.startswith("#")]
 
 
 def test_collect_names_node_and_gauge() -> None:
@@ -32,6 +40,25 @@ def test_collect_bounds_what_one_node_can_add() -> None:
     many = {f"g{number}": 1.0 for number in range(GAUGES_PER_NODE_MAX + 50)}
 
     assert len(render(many)) == GAUGES_PER_NODE_MAX
+
+
+async def test_metrics_when_many_nodes_report_are_openmetrics_that_its_own_parser_reads() -> None:
+    metrics = ControllerMetrics()
+    metrics.add_lines(
+        NodeSamples(lambda: {f"n{number}": NodeSample(at=NOW, gauges={"a": 1.5}) for number in range(3000)})
+    )
+    judged = {"n1": Judged('we"b\\1', "unhealthy", ("offline",)), "n2": Judged("web2", "unknown", ("offline",))}
+    metrics.add_lines(NodeHealthSamples(lambda: judged))
+
+    text = (await metrics.render()).decode()
+    families = {family.name: family.samples for family in text_string_to_metric_families(text)}
+
+    assert len(families["wcp360_node_gauge"]) == 3000
+    assert {sample.value for sample in families["wcp360_node_gauge"]} == {1.5}
+    assert [(sample.labels, sample.value) for sample in families["wcp360_node_health"]] == [
+        ({"node": 'we"b\\1', "node_id": "n1"}, 0.0)
+    ]
+    assert [sample.labels["code"] for sample in families["wcp360_node_problem"]] == ["offline"]
 
 
 class Clock:
