@@ -42,6 +42,8 @@ class Database:
         options: dict[str, Any] = {"module": DirectDbapi()} if self.is_sqlite else shared_server
         self.engine: AsyncEngine = create_async_engine(url, **options)
         self._turn = asyncio.Lock()
+        self.busy_count = 0
+        """Write transactions that are open or wait for their turn; many: whoever can wait should not come now."""
         self._hot: HotConnections = (
             HotSqlite(_path_of(self.engine.url), _PRAGMAS) if self.is_sqlite else HotPostgresql(self.engine)
         )
@@ -71,18 +73,25 @@ class Database:
     @asynccontextmanager
     async def _its_turn(self) -> AsyncIterator[None]:
         """SQLite has one writer and no queue for it: who comes at the wrong moment waits for ever. So we queue here."""
-        if not self.is_sqlite:
-            yield
-            return
+        self.busy_count += 1
+        try:
+            if not self.is_sqlite:
+                yield
+                return
+            await self._take_turn()
+            try:
+                yield
+            finally:
+                self._turn.release()
+        finally:
+            self.busy_count -= 1
+
+    async def _take_turn(self) -> None:
         try:
             async with asyncio.timeout(TURN_SECONDS):
                 await self._turn.acquire()
         except TimeoutError as error:
             raise SQLAlchemyTimeoutError(f"no turn to write within {TURN_SECONDS:.0f} s") from error
-        try:
-            yield
-        finally:
-            self._turn.release()
 
     @asynccontextmanager
     async def hot(self) -> AsyncIterator[Driver]:

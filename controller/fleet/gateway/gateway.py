@@ -48,6 +48,8 @@ DRAIN_SECONDS: Final = 5.0
 """Window over which agents spread their return after a restart; a larger fleet gets more (see drain_seconds)."""
 _IDS_PER_QUERY: Final = 500
 
+CROWD: Final = 32
+"""Write transactions under way or waiting, some 4 ms each: with more of them new agents wait outside."""
 _log = structlog.get_logger("controller.gateway")
 
 
@@ -113,7 +115,8 @@ class Gateway:
         """
         self._context = make_server_context(certificate, ca_pem)
         options = self._options
-        listener = await open_listener(options.host, options.port, per_second=options.accepts_per_second)
+        rate = options.accepts_per_second
+        listener = await open_listener(options.host, options.port, per_second=rate, is_crowded=self._is_crowded)
         self._server = await serve(
             self._handle_connection,
             sock=listener,
@@ -188,6 +191,9 @@ class Gateway:
     def check_soon(self) -> None:
         """Somebody may have been revoked, or a job cancelled: all gateways look now instead of at the next poll."""
         self._parts.hints.send(Channel.CHECK)
+
+    def _is_crowded(self) -> bool:
+        return self.database.busy_count > CROWD
 
     def _hint_sessions(self, node_ids: Iterable[str]) -> None:
         for node_id in node_ids:

@@ -1,8 +1,10 @@
 """A listening socket that lets in only so many connections a second; the others wait in the kernel's queue.
 
-A TLS handshake costs 3 ms of this process. When ten thousand agents come back at once, whoever is let in is served
-promptly, and whoever waits costs nothing; asyncio itself would begin a thousand handshakes at the same moment. What
-waits too long gives up and comes back later by itself (agent/link/backoff.py).
+A TLS handshake costs 3 ms of this process, and a greeting is a transaction. When ten thousand agents come back at once,
+whoever is let in is served promptly, and whoever waits costs nothing; asyncio itself would begin a thousand handshakes
+at the same moment. While the database is crowded fewer are let in than the pace allows: more greetings than it commits
+would in the end all wait too long, and begin again. What waits too long outside gives up and comes back later by itself
+(agent/link/backoff.py).
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import asyncio
 import contextlib
 import socket
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
@@ -20,6 +23,9 @@ BACKLOG: Final = 4096
 BURST_SHARE: Final = 0.25
 """Of a second's worth at once, after a quiet time."""
 _RECOVER_SECONDS: Final = 1.0
+CROWDED_SECONDS: Final = 0.1
+"""Longest wait of one connection for a crowd to go: some come in whatever happens, so that no load shuts agents out."""
+_LOOK_SECONDS: Final = 0.01
 
 _log = structlog.get_logger("controller.gateway")
 
@@ -44,13 +50,14 @@ class PacedListener(socket.socket):
     Underneath it is one end of a socket pair. The task at the other end accepts from the real socket.
     """
 
-    def __init__(self, real: socket.socket, *, per_second: float) -> None:
+    def __init__(self, real: socket.socket, *, per_second: float, is_crowded: Callable[[], bool]) -> None:
         inner, self._bell = socket.socketpair()
         super().__init__(inner.family, inner.type, inner.proto, fileno=inner.detach())
         self._real = real
         self._real.settimeout(0)
         self._bell.settimeout(0)
         self._pace = Pace(per_second)
+        self._is_crowded = is_crowded
         self._waiting: deque[tuple[socket.socket, Any]] = deque()
         self._pump = asyncio.get_running_loop().create_task(self._accept_for_ever(), name="gateway-accept")
 
@@ -92,6 +99,9 @@ class PacedListener(socket.socket):
             wait_seconds = self._pace.take(loop.time())
             if wait_seconds > 0:
                 await asyncio.sleep(wait_seconds)
+            give_up_at = loop.time() + CROWDED_SECONDS
+            while self._is_crowded() and loop.time() < give_up_at:  # noqa: ASYNC110 - a number, not an event
+                await asyncio.sleep(_LOOK_SECONDS)
             try:
                 self._waiting.append(await loop.sock_accept(self._real))
             except OSError as error:  # too many open files, or no memory: both pass
@@ -102,8 +112,10 @@ class PacedListener(socket.socket):
                 self._bell.send(b"\x00")
 
 
-async def open_listener(host: str, port: int, *, per_second: float) -> PacedListener:
-    """Listen on the first address that the host stands for.
+async def open_listener(
+    host: str, port: int, *, per_second: float, is_crowded: Callable[[], bool] = lambda: False
+) -> PacedListener:
+    """Listen on the first address that the host stands for; `is_crowded` is asked before each connection.
 
     Raises:
         OSError: The address is not ours, or the port is taken.
@@ -112,7 +124,7 @@ async def open_listener(host: str, port: int, *, per_second: float) -> PacedList
     found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, address = found[0]
     real = socket.create_server(address[:2], family=family, backlog=BACKLOG)
-    return PacedListener(real, per_second=per_second)
+    return PacedListener(real, per_second=per_second, is_crowded=is_crowded)
 
 
 def drain_seconds(count: int, *, per_second: float, at_least: float) -> float:

@@ -57,3 +57,33 @@ async def test_listener_takes_what_comes_and_says_where_it_is() -> None:
     assert said == {f"{number}\n" for number in range(20)}
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", port)
+
+
+async def test_listener_while_the_database_is_crowded_lets_them_in_one_by_one_and_shuts_nobody_out() -> None:
+    asked = 0
+    served = asyncio.Queue[bytes]()
+
+    def is_crowded() -> bool:
+        nonlocal asked
+        asked += 1
+        return True
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.put_nowait(await reader.readline())
+        writer.close()
+
+    listener = await open_listener("127.0.0.1", 0, per_second=1000, is_crowded=is_crowded)
+    server = await asyncio.start_server(serve, sock=listener)
+    port = server.sockets[0].getsockname()[1]
+    async with asyncio.timeout(10):
+        for _ in range(3):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"x\n")
+            await writer.drain()
+            writer.close()
+        said = [await served.get() for _ in range(3)]
+        server.close()
+        await server.wait_closed()
+
+    assert said == [b"x\n"] * 3
+    assert asked > 3 * 2, "each waited for the crowd to go"
