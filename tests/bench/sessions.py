@@ -15,7 +15,7 @@ BARS_KIB = (80.0, 70.0)
 BACK_BAR_SECONDS = 180.0
 API_BAR_SECONDS = 1.0
 SETTLE_SECONDS = 45.0
-CONNECT_SECONDS = 400.0
+CONNECT_SECONDS = 900.0
 API_PAUSE_SECONDS = 0.05
 PROCESSES = 3
 BACK = "10,000 nodes reconnect at once after kill -9: all back"
@@ -95,5 +95,5 @@ BENCHMARK = Benchmark(
         (API, "at most 1 s"),
     ),
     run=run,
-    limit_seconds=1500,
+    limit_seconds=2400,
 )

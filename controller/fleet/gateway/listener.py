@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -103,13 +104,31 @@ class PacedListener(socket.socket):
             while self._is_crowded() and loop.time() < give_up_at:  # noqa: ASYNC110 - a number, not an event
                 await asyncio.sleep(_LOOK_SECONDS)
             try:
-                self._waiting.append(await loop.sock_accept(self._real))
+                self._waiting.append(await self._accept_living())
             except OSError as error:  # too many open files, or no memory: both pass
                 _log.warning("gateway.accept_failed", error=str(error))
                 await asyncio.sleep(_RECOVER_SECONDS)
                 continue
             with contextlib.suppress(BlockingIOError):  # full of rings already: it is readable all the more
                 self._bell.send(b"\x00")
+
+    async def _accept_living(self) -> tuple[socket.socket, Any]:
+        """The first in the kernel's queue that still waits; those that gave up cost nothing of the pace."""
+        while True:
+            connection, address = await asyncio.get_running_loop().sock_accept(self._real)
+            if not has_hung_up(connection):
+                return connection, address
+            connection.close()
+
+
+def has_hung_up(connection: socket.socket) -> bool:
+    """Whether the other end closed already, also when what it said before was not read yet.
+
+    Source: poll(2), POLLRDHUP.
+    """
+    poll = select.poll()
+    poll.register(connection, select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 async def open_listener(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
-from controller.fleet.gateway.listener import Pace, drain_seconds, open_listener
+from controller.fleet.gateway.listener import Pace, drain_seconds, has_hung_up, open_listener
 
 
 def test_pace_lets_a_few_in_at_once_and_then_spreads_them() -> None:
@@ -46,9 +47,9 @@ async def test_listener_takes_what_comes_and_says_where_it_is() -> None:
     port = server.sockets[0].getsockname()[1]
     async with asyncio.timeout(10):
         for number in range(20):
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(f"{number}\n".encode())
-            await writer.drain()
+            await reader.read()  # who hangs up before they were let in is passed over
             writer.close()
         said = {await served.get() for _ in range(20)}
         server.close()
@@ -57,6 +58,15 @@ async def test_listener_takes_what_comes_and_says_where_it_is() -> None:
     assert said == {f"{number}\n" for number in range(20)}
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", port)
+
+
+def test_listener_knows_who_hung_up_with_words_still_unread() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        there.sendall(b"client hello")
+        assert not has_hung_up(here)
+        there.close()
+        assert has_hung_up(here)
 
 
 async def test_listener_while_the_database_is_crowded_lets_them_in_one_by_one_and_shuts_nobody_out() -> None:
@@ -77,9 +87,9 @@ async def test_listener_while_the_database_is_crowded_lets_them_in_one_by_one_an
     port = server.sockets[0].getsockname()[1]
     async with asyncio.timeout(10):
         for _ in range(3):
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"x\n")
-            await writer.drain()
+            await reader.read()
             writer.close()
         said = [await served.get() for _ in range(3)]
         server.close()
