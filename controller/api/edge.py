@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final, Protocol
+from urllib.parse import parse_qsl
 
 import structlog
 from litestar.datastructures import Headers
@@ -134,8 +136,14 @@ class _Answer:
 
 
 def _require_clean_address(scope: Scope) -> None:
-    if "\x00" in scope["path"] or b"%00" in scope.get("query_string", b""):
+    query = scope.get("query_string", b"")
+    if "\x00" in scope["path"] or b"%00" in query:
         raise InvalidInputError("the address holds a NUL character")
+    # No parameter of ours is a list: of two values each layer would choose another one.
+    names = Counter(name for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+    repeated = next((name for name, count in names.items() if count > 1), None)
+    if repeated is not None:
+        raise InvalidInputError(f"{repeated[:80]!r} is given more than once", field=repeated[:80])
 
 
 def _request_id_from(headers: Headers) -> str:

@@ -71,6 +71,12 @@ async def test_bad_query_answers_400_and_names_the_parameter(client: httpx.Async
     assert [error["field"] for error in problem["errors"]] == ["limit"]  # type: ignore[attr-defined]
 
 
+async def test_parameter_that_is_given_twice_answers_400_and_is_named(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/api/v1/parked?account_id=a&limit=5&account%5Fid=b")
+
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, "account_id")
+
+
 async def test_form_instead_of_json_answers_415(anonymous_client: httpx.AsyncClient) -> None:
     answer = await anonymous_client.post(LOGIN, data={"username": "admin", "password": "x"})
 
