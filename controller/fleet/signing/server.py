@@ -42,6 +42,7 @@ from controller.fleet.signing.messages import (
 )
 from controller.fleet.signing.policy import Rates, require_document, require_job, require_node_id
 from controller.fleet.signing.signer import LocalSigner
+from controller.notify import notify_systemd
 from controller.settings import Settings
 from shared.errors import FleetError, InvalidInputError, ProtocolError, UnavailableError
 
@@ -220,9 +221,11 @@ async def run_signer(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await server.start()
+    notify_systemd("READY=1")
     try:
         await stop.wait()
     finally:
+        notify_systemd("STOPPING=1")
         await server.stop()
 
 
