@@ -76,6 +76,10 @@ lock: setup ## Resolve the dependencies of pyproject.toml afresh into requiremen
 		--generate-hashes --no-emit-index-url --no-header --quiet --upgrade -o requirements.lock
 	@.venv/bin/uv pip compile pyproject.toml --extra agent --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --quiet -c requirements.lock -o packaging/bundle/requirements-agent.lock
+	@.venv/bin/uv pip compile pyproject.toml --extra controller --extra cli --extra scale --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --quiet -c requirements.lock -o packaging/controller/requirements.lock
+	@sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml | .venv/bin/uv pip compile - --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --quiet -c requirements.lock -o packaging/controller/requirements-build.lock
 
 .PHONY: fmt
 fmt: setup ## Format the code

@@ -28,7 +28,7 @@ def _run(*argv: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str
 
 def test_units_are_the_roles_that_there_are() -> None:
     assert SERVICES == [
-        "wcp-api@.service", "wcp-gateway@.service", "wcp-signer.service", "wcp-worker@.service", "wcpd.service",
+        "wcp-api@.service", "wcp-gateway@.service", "wcp-migrate.service", "wcp-signer.service", "wcp-worker@.service", "wcpd.service",
     ]  # fmt: skip
 
 
@@ -87,6 +87,52 @@ def test_users_and_folders_are_described_as_systemd_wants(tmp_path: Path) -> Non
     folders = _run("systemd-tmpfiles", f"--root={tmp_path}", "--create", FOLDER / "tmpfiles.d/wcp360.conf")
     assert folders.returncode == 0, folders.stderr
     assert (tmp_path / "var/lib/wcp360-signer").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("name", ["install", "download-wheels"])
+def test_script_is_clean_for_shellcheck(name: str) -> None:
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed")
+    done = _run("shellcheck", FOLDER / name)
+    assert done.returncode == 0, done.stdout
+
+
+def test_install_when_asked_for_help_changes_nothing_and_explains() -> None:
+    done = _run(FOLDER / "install", "--help")
+
+    assert done.returncode == 0
+    assert set(re.findall(r"^  (--[a-z-]+)", done.stdout, re.MULTILINE)) == {
+        "--start",
+        "--wheels",
+        "--no-bundle",
+        "--help",
+    }
+
+
+def test_install_when_it_fails_uses_the_exit_codes_that_are_documented() -> None:
+    used = set(re.findall(r"\bfail(?:_with_log \S+)? (\d+) ", (FOLDER / "install").read_text()))
+    listed = set(re.findall(r"\b(\d+) [a-z`]", _sentence_about_exit_codes()))
+
+    assert used == listed - {"0"}
+
+
+def _sentence_about_exit_codes() -> str:
+    text = (ROOT / "docs/operations/controller.md").read_text()
+    found = re.search(r"Exit status of the script: (.+?)\.\n", text, re.DOTALL)
+    assert found is not None
+    return found.group(1)
+
+
+def test_locks_of_the_controller_pin_what_the_tests_ran_with() -> None:
+    tested = _read_pins(ROOT / "requirements.lock")
+    installed = _read_pins(FOLDER / "requirements.lock")
+
+    assert {"litestar", "asyncpg", "redis", "click"} <= installed.keys()
+    assert {name: version for name, version in installed.items() if tested.get(name) != version} == {}
+
+
+def _read_pins(lock: Path) -> dict[str, str]:
+    return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", lock.read_text(), re.MULTILINE))
 
 
 def test_example_of_haproxy_is_valid(tmp_path: Path) -> None:
