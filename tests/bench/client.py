@@ -29,23 +29,23 @@ class Connection:
 
     async def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Status and JSON of one answer; a connection that the server closed meanwhile is opened again once."""
-        try:
-            return await asyncio.wait_for(self._call(method, path, body), REQUEST_SECONDS)
-        except (OSError, asyncio.IncompleteReadError):
-            await self.close()
-            return await asyncio.wait_for(self._call(method, path, body), REQUEST_SECONDS)
-
-    async def read_text(self, path: str) -> str:
-        """A GET outside of the API."""
-        _, raw = await asyncio.wait_for(self._exchange("GET", path, b""), REQUEST_SECONDS)
-        return raw.decode()
-
-    async def _call(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         content = b"" if body is None else json.dumps(body).encode()
         status, raw = await self._exchange(method, f"/api/v1{path}", content)
         return status, json.loads(raw) if raw else None
 
+    async def read_text(self, path: str) -> str:
+        """A GET outside of the API."""
+        _, raw = await self._exchange("GET", path, b"")
+        return raw.decode()
+
     async def _exchange(self, method: str, path: str, content: bytes) -> tuple[int, bytes]:
+        try:
+            return await asyncio.wait_for(self._attempt(method, path, content), REQUEST_SECONDS)
+        except (OSError, asyncio.IncompleteReadError):
+            await self.close()
+            return await asyncio.wait_for(self._attempt(method, path, content), REQUEST_SECONDS)
+
+    async def _attempt(self, method: str, path: str, content: bytes) -> tuple[int, bytes]:
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port, ssl=self._context)
         reader, writer = self._streams
