@@ -119,6 +119,7 @@ class PacedListener(socket.socket):
             if not has_hung_up(connection):
                 return connection, address
             connection.close()
+            await asyncio.sleep(0)  # there may be thousands, and accepting what waits already gives nobody a turn
 
 
 def has_hung_up(connection: socket.socket) -> bool:
