@@ -25,7 +25,7 @@ WANTED: Mapping[str, tuple[str, ...]] = {
     "jobs": ("id", "state", "label", "node_id", "attempts", "error", "created_at"),
     "nodes": ("name", "state", "is_connected", "roles", "is_cordoned", "observed_status", "last_seen_at"),
     "parked": ("id", "key", "node_id", "account_id", "code", "message", "since", "is_retrying"),
-    "packages": ("name", "cpu_percent", "memory_bytes", "processes_max", "disk_bytes", "sites_max", "accounts"),
+    "packages": ("name", "cpu_percent", "memory_bytes", "processes_max", "disk_bytes", "version", "accounts"),
     "sites": ("domain", "account_id", "state", "php_version", "aliases", "document_root", "parked_message"),
     "tokens": ("name", "scopes", "created_at", "expires_at", "last_used_at"),
 }  # fmt: skip

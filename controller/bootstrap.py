@@ -26,6 +26,7 @@ from controller.api.handlers import (
     maintenance,
     modules,
     nodes,
+    package_versions,
     packages,
     releases,
     rollouts,
@@ -42,8 +43,10 @@ from controller.core.audit.refusals import record_refusal
 from controller.core.auth.passwords import Passwords
 from controller.core.auth.service import Authenticator
 from controller.core.context import SYSTEM, Change, OpContext
+from controller.core.domains.limits import DOMAIN_LIMITS
 from controller.core.drift import DriftAdopters
 from controller.core.events.publisher import EventPublisher
+from controller.core.limits.registry import LimitRegistry
 from controller.core.manifest import ManifestRegistry
 from controller.core.operations import Operations
 from controller.core.parked.kinds import AccountKind, ModuleKind
@@ -70,6 +73,7 @@ from controller.modules.web import api as web_api
 from controller.modules.web.adopt import adopt_site_drift
 from controller.modules.web.manifest import PHP, SiteContributor, SiteObserver
 from controller.modules.web.parked import SiteKind
+from controller.modules.web.store import SITES
 from controller.roles import ALL, Role
 from controller.rollout_schedules import add_rollout_schedules, make_rollout_loop
 from controller.settings import Settings
@@ -82,6 +86,7 @@ METADATA: Final = Model.metadata
 
 _API_ROUTES: Final = (
     *packages.ROUTES,
+    *package_versions.ROUTES,
     *clients.ROUTES,
     *accounts.ROUTES,
     *domains.ROUTES,
@@ -242,7 +247,8 @@ def _build_fleet(base: _Base) -> tuple[Fleet, Operations]:
         )
     )
     fleet.open_keys()
-    registry = ManifestRegistry(contributors=(SiteContributor(),), providers={PHP: PhpProvider()})
+    limits = LimitRegistry((*DOMAIN_LIMITS, SITES))
+    registry = ManifestRegistry((SiteContributor(),), {PHP: PhpProvider()}, limits)
     operations = Operations(base.database, registry=registry, fleet=fleet, engine=base.engine, publisher=base.publisher)
     operations.attach_tasks(base.tasks, Reconvergence(operations).kinds())
     return fleet, operations

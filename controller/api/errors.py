@@ -81,6 +81,15 @@ class FieldError(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
+class Quota(msgspec.Struct, frozen=True, kw_only=True):
+    """The limit that would be passed."""
+
+    limit: str
+    """Its key, as `list-limits` names it."""
+    used: int
+    allowed: int
+
+
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """What went wrong, for people and programs (RFC 9457)."""
 
@@ -96,6 +105,8 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     hint: str | None = None
     """What to do next."""
     errors: tuple[FieldError, ...] = ()
+    quota: Quota | msgspec.UnsetType = msgspec.UNSET
+    """Only with `quota_exceeded`, where the limit is one of a package."""
     request_id: str = ""
     """Quote it to support; every log line of the request has it."""
 
@@ -163,6 +174,7 @@ def _problem(status: int, error: errors.FleetError, request_id: str) -> Problem:
         code=code,
         hint=error.hint,
         errors=tuple(_fields_of(error)),
+        quota=_quota_of(error),
         request_id=request_id,
     )
 
@@ -170,6 +182,13 @@ def _problem(status: int, error: errors.FleetError, request_id: str) -> Problem:
 def _fields_of(error: errors.FleetError) -> Iterator[FieldError]:
     if isinstance(error, errors.InvalidInputError):
         yield FieldError(field=error.field or "", message=error.message)
+
+
+def _quota_of(error: errors.FleetError) -> Quota | msgspec.UnsetType:
+    context = error.context
+    if not isinstance(error, errors.QuotaExceededError) or "limit" not in context:
+        return msgspec.UNSET
+    return Quota(limit=context["limit"], used=context["used"], allowed=context["allowed"])
 
 
 def _problem_of_http(error: HTTPException, request_id: str) -> Problem:

@@ -31,6 +31,7 @@ TAGS: Final[Mapping[str, str]] = {
     "auth": "Signing in and out; whoever asks.",
     "tokens": "API tokens: secrets for programs, with scopes of their own.",
     "packages": "What an account may use: processor, memory, processes, disk.",
+    "limits": "What packages can limit and allow, and who keeps accounts to it.",
     "clients": "The people or companies that accounts belong to.",
     "accounts": "One unix user, its limits and everything it hosts, on one node.",
     "domains": "Names that an account holds; nobody else can use them.",

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from controller.core.accounts.models import Account
 from controller.core.audit.models import AuditEntry
 from controller.core.auth.models import ApiToken, User
-from controller.core.packages.models import Package
+from controller.core.packages.terms import NODE_KEYS, terms_of
 from controller.jobs.explain_views import AskerView, Background, CauseView
 from controller.jobs.models import Job
 from controller.jobs.waiting import find_waits
@@ -41,7 +41,7 @@ _MADE: Final = frozenset({"site", "account", "package", "client", "domain"})
 _FIELDS: Final = {
     "site": ("aliases", "document_root", "php_version", "extra_directives"),
     "account": ("package_id",),
-    "package": ("cpu_percent", "memory_bytes", "processes_max", "io_weight", "disk_bytes", "sites_max"),
+    "package": ("cpu_percent", "memory_bytes", "processes_max", "io_weight", "disk_bytes"),
     "node": ("roles", "is_cordoned", "drift_policy"),
 }
 """Fields of a PATCH, by noun, as options of the command line name them."""
@@ -97,12 +97,13 @@ async def _find_cause(session: AsyncSession, job: Job, entries: Sequence[AuditEn
 async def _list_limits(session: AsyncSession, job: Job) -> tuple[str, ...]:
     if job.account_id is None:
         return ()
-    statement = select(Package).join(Account, Account.package_id == Package.id).where(Account.id == job.account_id)
-    package = (await session.scalars(statement)).first()
-    if package is None:
+    account = await session.get(Account, job.account_id)
+    if account is None:
         return ()
-    names = ("cpu_percent", "memory_bytes", "processes_max", "io_weight", "disk_bytes", "sites_max", "php_versions")
+    package = await terms_of(session, account)
+    names = (*NODE_KEYS, "php_versions")
     given = [f"{name} {getattr(package, name)}" for name in names if getattr(package, name) is not None]
+    given += [f"{key} {value['hard']}" for key, value in package.limits.items() if value["hard"] is not None]
     return tuple(f"package {package.name}: {words}" for words in given) or (f"package {package.name}: no limit",)
 
 

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from controller.core.limits.registry import LimitRegistry
 from shared.errors import BugError
 from shared.specs.manifest import AnySpec
 from shared.types.names import ResourceKey, UnixName
@@ -44,7 +45,6 @@ class PackageRules:
     """What a package allows that no kernel enforces."""
 
     name: str
-    sites_max: int | None
     php_versions: tuple[str, ...] | None
     """None: every version that the node has."""
 
@@ -104,8 +104,10 @@ class ManifestRegistry:
         self,
         contributors: Sequence[ManifestContributor] = (),
         providers: Mapping[str, RuntimeProvider] | None = None,
+        limits: LimitRegistry | None = None,
     ) -> None:
-        """`providers`: kind of runtime to the one that provides it."""
+        """`providers`: kind of runtime to the one that provides it; `limits`: None for core's own declarations."""
+        self.limits = limits or LimitRegistry()
         self._contributors = tuple(contributors)
         self._providers = dict(providers or {})
 

@@ -53,14 +53,23 @@ async def fetch_page(session: AsyncSession, statement: Select[RowT], page: PageR
     Raises:
         InvalidInputError: The limit or the cursor is none that we gave.
     """
-    if not 1 <= page.limit <= MAX_LIMIT:
-        raise InvalidInputError(f"limit must be between 1 and {MAX_LIMIT}", field="limit")
+    require_limit(page.limit)
     model = statement.column_descriptions[0]["entity"]
     if page.cursor:
         statement = statement.where(model.id < parse_cursor(page.cursor))
     found = tuple(await session.scalars(statement.order_by(model.id.desc()).limit(page.limit + 1)))
     rows = found[: page.limit]
     return Rows(rows=rows, next_cursor=render_cursor(rows[-1].id) if len(found) > page.limit else None)
+
+
+def require_limit(limit: int) -> None:
+    """Pass when a page may have so many rows.
+
+    Raises:
+        InvalidInputError: It may not.
+    """
+    if not 1 <= limit <= MAX_LIMIT:
+        raise InvalidInputError(f"limit must be between 1 and {MAX_LIMIT}", field="limit")
 
 
 def render_cursor(row_id: str) -> str:

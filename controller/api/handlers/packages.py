@@ -20,7 +20,15 @@ from controller.core.http import (
 )
 from controller.core.operations import Operations
 from controller.core.packages import service
-from controller.core.packages.views import PackageCreate, PackagePage, PackageUpdate, PackageView
+from controller.core.packages.views import (
+    FieldList,
+    PackageClone,
+    PackageCreate,
+    PackagePage,
+    PackageUpdate,
+    PackageView,
+)
+from controller.core.packages.what_if import WhatIf, judge_update
 from controller.core.paging import DEFAULT_LIMIT, PageRequest
 from controller.jobs.views import JobView
 
@@ -65,7 +73,7 @@ async def create_package(
     request_id: NamedDependency[str],
     dry_run: DryRun = False,
 ) -> Response[PackageView]:
-    """Add a package; a limit that is left out is unlimited."""
+    """Add a package; a limit that is left out comes from its parent, and is unlimited without one."""
     outcome = await operations.change(
         actor, request_id, lambda ctx: service.create_package(ctx, data), is_dry_run=dry_run
     )
@@ -131,4 +139,73 @@ async def delete_package(
     return answer_done(outcome, status=204)
 
 
-ROUTES = (list_packages, create_package, show_package, update_package, delete_package)
+@post(
+    "/packages/{package_id:str}/clone",
+    operation_id="clone-package",
+    tags=_TAGS,
+    status_code=201,
+    responses=DRY_RUN_RESPONSES,
+    summary="Copy a package",
+)
+async def clone_package(
+    *,
+    package_id: PathId,
+    data: JSONBody[PackageClone],
+    operations: NamedDependency[Operations],
+    actor: NamedDependency[Actor],
+    request_id: NamedDependency[str],
+    dry_run: DryRun = False,
+) -> Response[PackageView]:
+    """Add a package that says the same, under another name; accounts stay with the one they have."""
+    outcome = await operations.change(
+        actor, request_id, lambda ctx: service.clone_package(ctx, package_id, data), is_dry_run=dry_run
+    )
+    return answer_done(outcome, status=201)
+
+
+@get(
+    "/packages/{package_id:str}/fields",
+    operation_id="list-package-fields",
+    tags=_TAGS,
+    summary="Show where a package's values come from",
+)
+async def list_package_fields(
+    *,
+    package_id: PathId,
+    operations: NamedDependency[Operations],
+    actor: NamedDependency[Actor],
+    request_id: NamedDependency[str],
+) -> FieldList:
+    """Show every field as accounts have it: its own, inherited (and from which package), or the default."""
+    return await operations.read(actor, request_id, lambda ctx: service.show_fields(ctx, package_id))
+
+
+@post(
+    "/packages/{package_id:str}/what-if",
+    operation_id="judge-package-update",
+    tags=_TAGS,
+    status_code=200,
+    summary="Show what an edit would mean",
+)
+async def judge_package_update(
+    *,
+    package_id: PathId,
+    data: JSONBody[PackageUpdate],
+    operations: NamedDependency[Operations],
+    actor: NamedDependency[Actor],
+    request_id: NamedDependency[str],
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+) -> WhatIf:
+    """Say which accounts an edit would put over which limit, and which nodes would have work; change nothing."""
+    page = PageRequest(limit=limit, cursor=cursor)
+    outcome = await operations.change(
+        actor, request_id, lambda ctx: judge_update(ctx, package_id, data, page), is_dry_run=True
+    )
+    return outcome.resource
+
+
+ROUTES = (
+    list_packages, create_package, show_package, update_package, delete_package, clone_package, list_package_fields,
+    judge_package_update,
+)  # fmt: skip

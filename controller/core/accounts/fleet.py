@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Final
 
 import structlog
-from sqlalchemy import Select, exists, func, select
+from sqlalchemy import ColumnElement, Select, case, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.accounts.converge import converge_account
 from controller.core.accounts.models import Account
 from controller.core.context import SYSTEM
 from controller.core.operations import FleetContext, Operations
-from controller.core.packages.models import Package
+from controller.core.packages.models import Package, PackageVersion
 from controller.db.engine import Database
 from controller.db.prepared import Prepared, param
 from controller.fleet.ports import Committed
@@ -36,10 +36,11 @@ async def committed_by_node(session: AsyncSession) -> Mapping[str, Committed]:
         select(
             Account.node_id,
             func.count(),
-            func.coalesce(func.sum(Package.memory_bytes), 0),
-            func.coalesce(func.sum(Package.disk_bytes), 0),
+            func.coalesce(func.sum(_promised("memory_bytes")), 0),
+            func.coalesce(func.sum(_promised("disk_bytes")), 0),
         )
         .join(Package, Package.id == Account.package_id)
+        .outerjoin(PackageVersion, PackageVersion.id == Account.package_version_id)
         .where(Account.deleted_at.is_(None))
         .group_by(Account.node_id)
     )
@@ -49,6 +50,11 @@ async def committed_by_node(session: AsyncSession) -> Mapping[str, Committed]:
         for node_id, count, memory, disk in rows
         if node_id is not None
     }
+
+
+def _promised(name: str) -> ColumnElement[int | None]:
+    pinned, newest = getattr(PackageVersion, name), getattr(Package, name)
+    return case((Account.package_version_id.is_not(None), pinned), else_=newest)
 
 
 def select_accounts_of_node(node_id: str, *, is_everything: bool) -> Select[Account]:
@@ -108,7 +114,10 @@ class Reconvergence:
         """args: package_id, after (an account's id)."""
         package_id = str(run.args["package_id"])
         statement = select(Account).where(
-            Account.package_id == package_id, Account.deleted_at.is_(None), Account.id > str(run.args["after"])
+            Account.package_id == package_id,
+            Account.package_version_id.is_(None),
+            Account.deleted_at.is_(None),
+            Account.id > str(run.args["after"]),
         )
         return await self._run_all(run, statement, f"package/{package_id}", "its package changed")
 

@@ -8,8 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.accounts.models import Account, AccountState
 from controller.core.manifest import AccountFacts, ManifestRegistry, RuntimeLimits
-from controller.core.packages.models import Package
-from controller.core.packages.store import limits_of
+from controller.core.packages.terms import Terms, limits_of, terms_of
 from shared.specs.account import AccountSpec
 from shared.specs.base import Presence
 from shared.specs.manifest import DriftPolicy, Manifest, Suspension
@@ -27,7 +26,7 @@ async def compile_account(
     session: AsyncSession, registry: ManifestRegistry, account: Account, *, drift_policy: DriftPolicy
 ) -> Manifest:
     """Everything that the account's node must hold for it at its desired generation. Changes nothing."""
-    package = await session.get_one(Package, account.package_id)
+    package = await terms_of(session, account)
     contribution = await registry.collect(session, facts_of(account, package))
     spec = AccountSpec(name=UnixName(account.name), uid=account.uid, limits=limits_of(package))
     is_suspended = account.state is AccountState.SUSPENDED
@@ -43,7 +42,7 @@ async def compile_account(
     )
 
 
-def facts_of(account: Account, package: Package) -> AccountFacts:
+def facts_of(account: Account, package: Terms) -> AccountFacts:
     """What modules may know about the account."""
     return AccountFacts(
         id=account.id,

@@ -53,6 +53,10 @@ class Account(Model):
     """The unix user, unique in the fleet among accounts that are not deleted."""
     client_id: Mapped[str] = mapped_column(ForeignKey("clients.id", ondelete="RESTRICT"), index=True)
     package_id: Mapped[str] = mapped_column(ForeignKey("packages.id", ondelete="RESTRICT"), index=True)
+    package_version_id: Mapped[str | None] = mapped_column(
+        ForeignKey("package_versions.id", ondelete="RESTRICT"), index=True
+    )
+    """The version of its package that it keeps; None: it follows the newest."""
     node_id: Mapped[str | None] = mapped_column(ForeignKey("nodes.id", ondelete="RESTRICT"), index=True)
     """None once it is deleted, so that the row keeps no node from being deleted."""
     uid: Mapped[int]

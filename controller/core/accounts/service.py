@@ -15,6 +15,7 @@ from controller.core.audit.chain import record
 from controller.core.clients.store import get_client
 from controller.core.context import Change
 from controller.core.fields import parse_field, require_id_field, require_reference, require_text
+from controller.core.limits.check import require_fits
 from controller.core.operations import FleetContext
 from controller.core.packages.models import Package
 from controller.core.packages.store import get_package, limits_of, rules_of
@@ -71,8 +72,9 @@ async def update_account(ctx: FleetContext, account_id: str, params: AccountUpda
     before = store.view_account(account)
     if account.package_id == package.id:
         return before
+    await require_fits(ctx, account, package)
     await ctx.registry.require_fits(ctx.session, account.id, rules_of(package))
-    account.package_id = package.id
+    account.package_id, account.package_version_id = package.id, None
     await converge_account(ctx, account, reason=f"package {package.name}")
     return _recorded(ctx, "account.update", account, before=before)
 

@@ -97,6 +97,7 @@ def view_account(account: Account) -> AccountView:
         name=account.name,
         client_id=account.client_id,
         package_id=account.package_id,
+        package_version_id=account.package_version_id,
         node_id=account.node_id,
         uid=account.uid,
         state=account.state.value,

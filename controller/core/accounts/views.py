@@ -51,6 +51,7 @@ class AccountView(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     client_id: str
     package_id: str
+    package_version_id: Annotated[str | None, Meta(description="The version that it keeps; null: the newest.")]
     node_id: Annotated[str | None, Meta(description="Where it lives; null once it is deleted.")]
     uid: Annotated[int, Meta(description="Unix user and group id on its node.")]
     state: Annotated[str, Meta(description="What is wanted: active, suspended, deleting or deleted.")]

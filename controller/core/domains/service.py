@@ -9,6 +9,7 @@ from controller.core.accounts.store import lock_changeable
 from controller.core.audit.chain import record
 from controller.core.context import Change, OpContext
 from controller.core.domains import store
+from controller.core.domains.limits import require_room_for_name
 from controller.core.domains.models import Domain
 from controller.core.domains.names import parse_host_name
 from controller.core.domains.views import DomainCreate, DomainPage, DomainView
@@ -44,12 +45,13 @@ async def show_domain(ctx: OpContext, domain_id: str) -> DomainView:
     return store.view_domain(await store.get_domain(ctx.session, domain_id))
 
 
-async def create_domain(ctx: OpContext, params: DomainCreate) -> DomainView:
+async def create_domain(ctx: FleetContext, params: DomainCreate) -> DomainView:
     """Claim a name for an account. Touches no node: it is served once a site uses it.
 
     Raises:
         ForbiddenError, InvalidInputError
         ConflictError: The name, or one above it, is claimed already; or the account is being deleted.
+        QuotaExceededError: The package allows no more names.
     """
     ctx.actor.require("domains", "write")
     name = parse_host_name("name", params.name)
@@ -60,7 +62,7 @@ async def create_domain(ctx: OpContext, params: DomainCreate) -> DomainView:
     return store.view_domain(await claim_domain(ctx, name, account.id, is_automatic=False))
 
 
-async def claim_domain(ctx: OpContext, name: DomainName, account_id: str, *, is_automatic: bool) -> Domain:
+async def claim_domain(ctx: FleetContext, name: DomainName, account_id: str, *, is_automatic: bool) -> Domain:
     """Make sure that the account has the name, and note it in the audit log when it did not.
 
     Args:
@@ -71,11 +73,13 @@ async def claim_domain(ctx: OpContext, name: DomainName, account_id: str, *, is_
 
     Raises:
         ConflictError: The name, or one above it, belongs to another account.
+        QuotaExceededError: The package allows no more names.
     """
     domain = await store.require_claimable(ctx.session, name, account_id)
     if domain is not None and (is_automatic or not domain.is_automatic):
         return domain
     if domain is None:
+        await require_room_for_name(ctx, account_id, name)
         domain = Domain(name=name, account_id=account_id, created_at=ctx.now)
         ctx.session.add(domain)
     domain.is_automatic, domain.updated_at = is_automatic, ctx.now

@@ -1,10 +1,11 @@
-"""Table of packages."""
+"""Tables of packages."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Index, String, text
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from controller.db.base import Model
@@ -12,25 +13,64 @@ from controller.db.base import Model
 _IS_LIVE = text("deleted_at IS NULL")
 
 
-class Package(Model):
-    """Limits that accounts share. None in a limit means unlimited."""
+class PackageTerms:
+    """What an account gets: effective values, whatever a package has from its parent. None in a limit: unlimited.
+
+    A column for each value that SQL adds up or that a node is told; JSON for the sets that the registry of limits
+    judges (controller.core.limits) and that grow with each module. docs/adr/0019 says why.
+    """
+
+    name: Mapped[str] = mapped_column(String(60))
+    description: Mapped[str] = mapped_column(String(500), default="")
+    tier: Mapped[str] = mapped_column(String(10), default="client")
+    """Whom it is made for: admin, reseller or client."""
+    cpu_percent: Mapped[int | None]
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    processes_max: Mapped[int | None]
+    io_weight: Mapped[int | None]
+    disk_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    php_versions: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    """None: every version that the node has."""
+    php_children_max: Mapped[int]
+    php_memory_bytes: Mapped[int] = mapped_column(BigInteger)
+    upload_max_bytes: Mapped[int] = mapped_column(BigInteger)
+    limits: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    """Key of a limit to {"soft": ..., "hard": ...}; one that is left out is unlimited."""
+    flags: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    """Key of a feature to true or false; one that is left out is as the registry says."""
+    options: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    """`storage.driver` and the like (controller.core.packages.definition); one left out has its default."""
+    own: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    """Name of a field to what this package itself says; one left out comes from the parent, or is the default."""
+
+
+class Package(PackageTerms, Model):
+    """Terms that accounts share, as they are now."""
 
     __tablename__ = "packages"
     __table_args__ = (
         Index("uq_packages_name_live", "name", unique=True, sqlite_where=_IS_LIVE, postgresql_where=_IS_LIVE),
     )
 
-    name: Mapped[str] = mapped_column(String(60))
-    description: Mapped[str] = mapped_column(String(500), default="")
-    cpu_percent: Mapped[int | None]
-    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
-    processes_max: Mapped[int | None]
-    io_weight: Mapped[int | None]
-    disk_bytes: Mapped[int | None] = mapped_column(BigInteger)
-    sites_max: Mapped[int | None]
-    php_versions: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
-    """None: every version that the node has."""
-    php_children_max: Mapped[int]
-    php_memory_bytes: Mapped[int] = mapped_column(BigInteger)
-    upload_max_bytes: Mapped[int] = mapped_column(BigInteger)
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("packages.id", ondelete="RESTRICT"), index=True)
+    """What it does not say itself comes from there."""
+    version: Mapped[int] = mapped_column(default=1)
+    """Number of its newest version."""
+    reseller_id: Mapped[str | None] = mapped_column(String(36), index=True)
+    """Whose it is; None: of everybody (global)."""
     deleted_at: Mapped[datetime | None]
+
+
+class PackageVersion(PackageTerms, Model):
+    """A package as it was after one edit. Rows are added and never changed."""
+
+    __tablename__ = "package_versions"
+    __table_args__ = (UniqueConstraint("package_id", "number"),)
+
+    package_id: Mapped[str] = mapped_column(ForeignKey("packages.id", ondelete="RESTRICT"), index=True)
+    number: Mapped[int]
+    parent_id: Mapped[str | None] = mapped_column(String(36))
+    actor: Mapped[str] = mapped_column(String(100), default="")
+    actor_name: Mapped[str] = mapped_column(String(100), default="")
+    note: Mapped[str] = mapped_column(String(200), default="")
+    """Why there is one, when nobody edited this very package."""

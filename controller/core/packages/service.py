@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -10,24 +11,33 @@ from sqlalchemy import select
 from controller.core.accounts.converge import converge_account
 from controller.core.accounts.models import Account
 from controller.core.audit.chain import record
-from controller.core.context import Change, OpContext
-from controller.core.fields import require_text
+from controller.core.context import Change
+from controller.core.fields import require_reference, require_text
 from controller.core.operations import FleetContext
 from controller.core.packages import store
+from controller.core.packages.definition import COLUMNS, fill, parse_given, require_field, require_sound, values_of
+from controller.core.packages.lineage import read_chain, read_heirs, require_parent, trace_fields, values_of_chain
 from controller.core.packages.models import Package
-from controller.core.packages.views import PackageCreate, PackagePage, PackageUpdate, PackageView
+from controller.core.packages.versions import add_version
+from controller.core.packages.views import (
+    FieldList,
+    PackageClone,
+    PackageCreate,
+    PackagePage,
+    PackageUpdate,
+    PackageView,
+)
 from controller.core.paging import PageRequest, contains, fetch_page
-from shared.errors import ConflictError, InvalidInputError
+from shared.errors import ConflictError
 
-_CONVERGED_FIELDS: Final = frozenset(PackageCreate.__struct_fields__) - {"name", "description", "sites_max"}
-"""Fields that a node has to know of; the others are the controller's own."""
 CONVERGED_AT_ONCE: Final = 25
 """So many accounts converge with the change itself (and are planned by a dry run); the rest follows as a task."""
 RECONVERGE_PACKAGE: Final = "package.reconverge"
 """Kind of that task (controller.core.accounts.fleet)."""
+_LABELS: Final = ("name", "description", "tier")
 
 
-async def list_packages(ctx: OpContext, page: PageRequest) -> PackagePage:
+async def list_packages(ctx: FleetContext, page: PageRequest) -> PackagePage:
     """Newest first.
 
     Raises:
@@ -38,11 +48,12 @@ async def list_packages(ctx: OpContext, page: PageRequest) -> PackagePage:
     condition = contains((Package.name, Package.description), page.search)
     found = await fetch_page(ctx.session, statement if condition is None else statement.where(condition), page)
     counts = await store.count_accounts(ctx.session, [row.id for row in found.rows])
-    items = tuple(store.view_package(row, counts.get(row.id, 0)) for row in found.rows)
+    limits = ctx.registry.limits
+    items = tuple(store.view_package(row, counts.get(row.id, 0), limits) for row in found.rows)
     return PackagePage(items=items, next_cursor=found.next_cursor)
 
 
-async def show_package(ctx: OpContext, package_id: str) -> PackageView:
+async def show_package(ctx: FleetContext, package_id: str) -> PackageView:
     """One package.
 
     Raises:
@@ -52,7 +63,18 @@ async def show_package(ctx: OpContext, package_id: str) -> PackageView:
     return await _view(ctx, await store.get_package(ctx.session, package_id))
 
 
-async def create_package(ctx: OpContext, params: PackageCreate) -> PackageView:
+async def show_fields(ctx: FleetContext, package_id: str) -> FieldList:
+    """Every field as the package's accounts have it, and where it comes from.
+
+    Raises:
+        ForbiddenError, NotFoundError
+    """
+    ctx.actor.require("packages", "read")
+    chain = await read_chain(ctx.session, await store.get_package(ctx.session, package_id))
+    return FieldList(items=trace_fields(chain, ctx.registry.limits))
+
+
+async def create_package(ctx: FleetContext, params: PackageCreate) -> PackageView:
     """Add a package.
 
     Raises:
@@ -60,18 +82,35 @@ async def create_package(ctx: OpContext, params: PackageCreate) -> PackageView:
         ConflictError: Another package has the name.
     """
     ctx.actor.require("packages", "write")
-    values = await _checked(ctx, msgspec.structs.asdict(params))
-    package = Package(**values, created_at=ctx.now, updated_at=ctx.now)
-    store.limits_of(package)
-    ctx.session.add(package)
-    await ctx.session.flush()
-    view = store.view_package(package, 0)
-    record(ctx, Change("package.create", f"package/{package.id}", package.name, after=msgspec.to_builtins(view)))
-    return view
+    given = msgspec.structs.asdict(params)
+    labels = await _checked_labels(ctx, given)
+    own = parse_given(_fields_of(params), ctx.registry.limits)
+    parent = await _find_parent(ctx, None, params.parent_id)
+    package = Package(**labels, parent_id=parent.id if parent else None, own=own, version=1)
+    return await _add(ctx, package, action="package.create")
+
+
+async def clone_package(ctx: FleetContext, package_id: str, params: PackageClone) -> PackageView:
+    """Add a package that says the same as this one, with the same parent.
+
+    Raises:
+        ForbiddenError, InvalidInputError, NotFoundError
+        ConflictError: Another package has the name.
+    """
+    ctx.actor.require("packages", "write")
+    source = await store.get_package(ctx.session, package_id)
+    given = {"name": params.name, "tier": source.tier, "description": source.description}
+    if params.description is not msgspec.UNSET:
+        given["description"] = params.description
+    labels = await _checked_labels(ctx, given)
+    copy = Package(
+        **labels, parent_id=source.parent_id, own=dict(source.own), version=1, reseller_id=source.reseller_id
+    )
+    return await _add(ctx, copy, action="package.clone")
 
 
 async def update_package(ctx: FleetContext, package_id: str, params: PackageUpdate) -> PackageView:
-    """Change a package; every account that uses it converges when a node has to know.
+    """Change a package and what inherits from it; accounts that follow them converge when a node has to know.
 
     Raises:
         ForbiddenError, InvalidInputError, NotFoundError
@@ -80,16 +119,9 @@ async def update_package(ctx: FleetContext, package_id: str, params: PackageUpda
     ctx.actor.require("packages", "write")
     package = await store.get_package(ctx.session, package_id)
     before = await _view(ctx, package)
-    wanted = {name: value for name, value in msgspec.structs.asdict(params).items() if value is not msgspec.UNSET}
-    values = await _checked(ctx, wanted, package)
-    changed = {name for name, value in values.items() if getattr(package, name) != value}
+    changed = await rewrite_package(ctx, package, params)
     if not changed:
         return before
-    for name in changed:
-        setattr(package, name, values[name])
-    store.limits_of(package)
-    package.updated_at = ctx.now
-    await ctx.session.flush()
     view = await _view(ctx, package)
     change = Change(
         action="package.update",
@@ -99,17 +131,55 @@ async def update_package(ctx: FleetContext, package_id: str, params: PackageUpda
         after=msgspec.to_builtins(view),
     )
     record(ctx, change)
-    if changed & _CONVERGED_FIELDS:
-        await _converge_users(ctx, package)
+    for row, fields in changed:
+        if fields & COLUMNS.keys():
+            await _converge_users(ctx, row)
     return view
 
 
-async def delete_package(ctx: OpContext, package_id: str) -> None:
-    """Remove a package that nobody uses.
+async def rewrite_package(
+    ctx: FleetContext, package: Package, params: PackageUpdate
+) -> list[tuple[Package, frozenset[str]]]:
+    """Write an edit, and what it means for the packages below; asks no node.
+
+    Returns:
+        Each package that has other values now (this one first), with the names of those fields. Empty: no edit at all.
+
+    Raises:
+        InvalidInputError, ConflictError: See `update_package`.
+    """
+    registry = ctx.registry.limits
+    given = {name: value for name, value in msgspec.structs.asdict(params).items() if value is not msgspec.UNSET}
+    labels = await _checked_labels(ctx, given, package)
+    own = {**package.own, **parse_given(_fields_of(params), registry)}
+    for name in params.inherit:
+        own.pop(require_field(name, registry), None)
+    parent_id = package.parent_id
+    if "parent_id" in given:
+        parent = await _find_parent(ctx, package, given["parent_id"])
+        parent_id = parent.id if parent else None
+    is_same = own == package.own and parent_id == package.parent_id
+    if is_same and all(getattr(package, name) == value for name, value in labels.items()):
+        return []
+    for name, value in labels.items():
+        setattr(package, name, value)
+    package.own, package.parent_id = own, parent_id
+    changed = [(package, await _recompute(ctx, package))]
+    await _next_version(ctx, package)
+    for heir in await read_heirs(ctx.session, package.id):
+        fields = await _recompute(ctx, heir)
+        if fields:
+            await _next_version(ctx, heir, note=f"{package.name} changed")
+            changed.append((heir, fields))
+    return changed
+
+
+async def delete_package(ctx: FleetContext, package_id: str) -> None:
+    """Remove a package that nobody uses and from which none inherits.
 
     Raises:
         ForbiddenError, NotFoundError
-        ConflictError: Accounts use it.
+        ConflictError: Accounts use it, or packages inherit from it.
     """
     ctx.actor.require("packages", "write")
     package = await store.get_package(ctx.session, package_id)
@@ -121,34 +191,84 @@ async def delete_package(ctx: OpContext, package_id: str) -> None:
             hint="Give them another package first.",
             context={"accounts": view.accounts},
         )
+    heirs = await read_heirs(ctx.session, package.id)
+    if heirs:
+        raise ConflictError(
+            f"the package {heirs[0].name!r} inherits from {package.name!r}", hint="Give it another parent first."
+        )
     package.deleted_at = ctx.now
     await ctx.session.flush()
     record(ctx, Change("package.delete", f"package/{package.id}", package.name, before=msgspec.to_builtins(view)))
 
 
-async def _view(ctx: OpContext, package: Package) -> PackageView:
+async def _add(ctx: FleetContext, package: Package, *, action: str) -> PackageView:
+    package.created_at = package.updated_at = ctx.now
+    await _recompute(ctx, package)
+    ctx.session.add(package)
+    await ctx.session.flush()
+    await add_version(ctx, package)
+    view = store.view_package(package, 0, ctx.registry.limits)
+    record(ctx, Change(action, f"package/{package.id}", package.name, after=msgspec.to_builtins(view)))
+    return view
+
+
+async def _recompute(ctx: FleetContext, package: Package) -> frozenset[str]:
+    """Put the effective values into the row; names of those that are others now."""
+    registry = ctx.registry.limits
+    old = values_of(package, registry) if package.limits is not None else {}
+    new = values_of_chain(await read_chain(ctx.session, package), registry)
+    require_sound(new)
+    fill(package, new)
+    store.limits_of(package)
+    return frozenset(name for name, value in new.items() if old.get(name) != value)
+
+
+async def _next_version(ctx: FleetContext, package: Package, *, note: str = "") -> None:
+    package.version += 1
+    package.updated_at = ctx.now
+    await ctx.session.flush()
+    await add_version(ctx, package, note=note)
+
+
+async def _find_parent(ctx: FleetContext, package: Package | None, parent_id: str | None) -> Package | None:
+    if parent_id is None:
+        return None
+    parent = await require_reference("parent_id", store.get_package(ctx.session, parent_id))
+    await require_parent(ctx.session, package, parent)
+    return parent
+
+
+async def _view(ctx: FleetContext, package: Package) -> PackageView:
     counts = await store.count_accounts(ctx.session, [package.id])
-    return store.view_package(package, counts.get(package.id, 0))
+    return store.view_package(package, counts.get(package.id, 0), ctx.registry.limits)
 
 
-async def _checked(ctx: OpContext, values: dict[str, Any], package: Package | None = None) -> dict[str, Any]:
-    """The values in the form in which they are stored."""
-    if "name" in values:
-        values["name"] = require_text("name", values["name"], low=1, high=60)
-        if await store.is_name_taken(ctx.session, values["name"], but_for=package.id if package else ""):
-            raise ConflictError(f"there is a package named {values['name']!r} already", context={"field": "name"})
-    if "description" in values:
-        values["description"] = require_text("description", values["description"], high=500)
-    if values.get("php_versions") is not None:
-        versions = list(values["php_versions"])
-        if len(set(versions)) != len(versions):
-            raise InvalidInputError("a PHP version is named twice", field="php_versions")
-        values["php_versions"] = versions
-    return values
+def _fields_of(params: PackageCreate | PackageUpdate) -> dict[str, Any]:
+    """The body's fields as they are; asdict would take the limits apart as well."""
+    return {name: getattr(params, name) for name in params.__struct_fields__}
+
+
+async def _checked_labels(
+    ctx: FleetContext, given: Mapping[str, Any], package: Package | None = None
+) -> dict[str, Any]:
+    """Name, description and tier in the form in which they are stored; those that were given."""
+    labels = {name: given[name] for name in _LABELS if name in given}
+    if "name" in labels:
+        labels["name"] = require_text("name", labels["name"], low=1, high=60)
+        if await store.is_name_taken(ctx.session, labels["name"], but_for=package.id if package else ""):
+            raise ConflictError(f"there is a package named {labels['name']!r} already", context={"field": "name"})
+    if "description" in labels:
+        labels["description"] = require_text("description", labels["description"], high=500)
+    return labels
 
 
 async def _converge_users(ctx: FleetContext, package: Package) -> None:
-    users = select(Account).where(Account.package_id == package.id, Account.deleted_at.is_(None)).order_by(Account.id)
+    """Accounts that are pinned to a version have what they had."""
+    users = (
+        select(Account)
+        .where(Account.package_id == package.id, Account.package_version_id.is_(None), Account.deleted_at.is_(None))
+        .order_by(Account.id)
+    )
     first = (await ctx.session.scalars(users.limit(CONVERGED_AT_ONCE))).all()
     for account in first:
         await converge_account(ctx, account, reason=f"package {package.name}")

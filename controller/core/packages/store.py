@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import msgspec
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.accounts.models import Account
 from controller.core.fields import not_found, require_id
-from controller.core.manifest import PackageRules
+from controller.core.limits.registry import LimitRegistry
+from controller.core.packages.definition import group_of
 from controller.core.packages.models import Package
-from controller.core.packages.views import PackageView
-from shared.specs.account import ResourceLimits
+from controller.core.packages.terms import flags_of, limits_of, rules_of
+from controller.core.packages.views import LimitValue, OverusePolicy, PackageView, SecurityPolicy, StorageOptions
+
+__all__ = ["count_accounts", "get_package", "is_name_taken", "limits_of", "rules_of", "view_package"]
 
 
 async def get_package(session: AsyncSession, package_id: str) -> Package:
@@ -43,43 +47,32 @@ async def count_accounts(session: AsyncSession, package_ids: Collection[str]) ->
     return {row[0]: row[1] for row in await session.execute(statement)}
 
 
-def limits_of(package: Package) -> ResourceLimits:
-    """What the kernel is asked to enforce.
-
-    Raises:
-        InvalidInputError: A value is outside its range; `field` names it.
-    """
-    return ResourceLimits(
-        cpu_percent=package.cpu_percent,
-        memory_bytes=package.memory_bytes,
-        processes_max=package.processes_max,
-        io_weight=package.io_weight,
-        disk_bytes=package.disk_bytes,
-    )
-
-
-def rules_of(package: Package) -> PackageRules:
-    """What the package allows that no kernel enforces."""
-    versions = tuple(package.php_versions) if package.php_versions is not None else None
-    return PackageRules(name=package.name, sites_max=package.sites_max, php_versions=versions)
-
-
-def view_package(package: Package, accounts: int) -> PackageView:
+def view_package(package: Package, accounts: int, registry: LimitRegistry) -> PackageView:
     """For the API."""
     return PackageView(
         id=package.id,
         name=package.name,
         description=package.description,
+        tier=package.tier,
+        visibility="global" if package.reseller_id is None else "reseller",
+        reseller_id=package.reseller_id,
+        parent_id=package.parent_id,
+        version=package.version,
         cpu_percent=package.cpu_percent,
         memory_bytes=package.memory_bytes,
         processes_max=package.processes_max,
         io_weight=package.io_weight,
         disk_bytes=package.disk_bytes,
-        sites_max=package.sites_max,
         php_versions=tuple(package.php_versions) if package.php_versions is not None else None,
         php_children_max=package.php_children_max,
         php_memory_bytes=package.php_memory_bytes,
         upload_max_bytes=package.upload_max_bytes,
+        limits=msgspec.convert(package.limits, dict[str, LimitValue]),
+        flags=dict(flags_of(package, registry)),
+        storage=msgspec.convert(group_of(package, "storage"), StorageOptions),
+        security=msgspec.convert(group_of(package, "security"), SecurityPolicy),
+        overuse=msgspec.convert(group_of(package, "overuse"), OverusePolicy),
+        own_fields=tuple(sorted(package.own)),
         accounts=accounts,
         created_at=package.created_at,
         updated_at=package.updated_at,

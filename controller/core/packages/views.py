@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -30,7 +30,6 @@ IoWeight = Annotated[
 DiskBytes = Annotated[
     int, Meta(ge=10 * MIB, le=1024 * 1024 * GIB, description="Size of the account's home.", examples=[5 * GIB])
 ]
-SitesMax = Annotated[int, Meta(ge=0, le=100_000, description="Sites the account may have.", examples=[10])]
 PhpVersion = Annotated[str, Meta(pattern=r"^[5-9]\.[0-9]$", examples=["8.2"])]
 PhpVersions = Annotated[
     tuple[PhpVersion, ...], Meta(max_length=20, description="PHP versions that the account's sites may use.")
@@ -40,59 +39,141 @@ PhpMemoryBytes = Annotated[int, Meta(ge=16 * MIB, le=1024 * GIB, description="me
 UploadMaxBytes = Annotated[
     int, Meta(ge=MIB, le=MAX_UPLOAD_BYTES, description="Largest upload, for the web server and PHP alike.")
 ]
+Tier = Annotated[Literal["admin", "reseller", "client"], Meta(description="Whom it is made for.")]
+RowId = Annotated[str, Meta(min_length=1, max_length=36, examples=["0190f3c2-7b6e-7c3a-9d54-3f6f2a1b0c9d"])]
+ParentId = Annotated[RowId, Meta(description="The package from which it has what it does not say itself.")]
+Amount = Annotated[int, Meta(ge=0, le=2**60)]
+
+
+class LimitValue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much of one thing."""
+
+    soft: Annotated[Amount | None, Meta(description="From here on somebody is warned; null: never.")] = None
+    hard: Annotated[Amount | None, Meta(description="Never more than this; null: unlimited.")] = None
+
+
+Limits = Annotated[
+    dict[str, LimitValue | Amount | None],
+    Meta(
+        description="Limit to how much: a number (the hard value), an object with soft and hard, or null for unlimited."
+        " `list-limits` names them.",
+    ),
+]
+Flags = Annotated[dict[str, bool], Meta(description="Feature to whether accounts have it. `list-features` names them.")]
+
+
+class StorageOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where accounts keep their files."""
+
+    driver: Literal["local", "nfs", "s3"] | UnsetType = UNSET
+    has_snapshots: Annotated[bool, Meta(description="Whether states of the account may be kept.")] | UnsetType = UNSET
+
+
+class SecurityPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the people of an account must put up with."""
+
+    is_two_factor_required: bool | UnsetType = UNSET
+    api_rate_tier: Literal["low", "standard", "high"] | UnsetType = UNSET
+    sessions_max: (
+        Annotated[int, Meta(ge=1, le=1000, description="Sessions of one login at the same time.")] | UnsetType | None
+    ) = UNSET
+    allowed_networks: (
+        Annotated[
+            tuple[Annotated[str, Meta(max_length=50)], ...],
+            Meta(max_length=100, description="Networks from which one may sign in; empty: from anywhere."),
+        ]
+        | UnsetType
+    ) = UNSET
+    process_restrictions: Literal["standard", "strict"] | UnsetType = UNSET
+
+
+class OverusePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What happens to an account that has more than its package allows."""
+
+    action: Literal["alert", "throttle", "suspend"] | UnsetType = UNSET
+    grace_hours: (
+        Annotated[int, Meta(ge=0, le=24 * 90, description="How long it may have more before more than an alert.")]
+        | UnsetType
+    ) = UNSET
 
 
 class PackageCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A new package. A limit that is left out or null is unlimited."""
+    """A new package. What is left out comes from the parent; without one, a limit is unlimited. Null is unlimited."""
 
     name: Name
     description: Description = ""
-    cpu_percent: CpuPercent | None = None
-    memory_bytes: MemoryBytes | None = None
-    processes_max: ProcessesMax | None = None
-    io_weight: IoWeight | None = None
-    disk_bytes: DiskBytes | None = None
-    sites_max: SitesMax | None = None
-    php_versions: PhpVersions | None = None
-    php_children_max: PhpChildrenMax = 5
-    php_memory_bytes: PhpMemoryBytes = 128 * MIB
-    upload_max_bytes: UploadMaxBytes = 64 * MIB
-
-
-class PackageUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to change; what is left out stays. Null takes a limit away."""
-
-    name: Name | UnsetType = UNSET
-    description: Description | UnsetType = UNSET
+    tier: Tier = "client"
+    parent_id: ParentId | None = None
     cpu_percent: CpuPercent | UnsetType | None = UNSET
     memory_bytes: MemoryBytes | UnsetType | None = UNSET
     processes_max: ProcessesMax | UnsetType | None = UNSET
     io_weight: IoWeight | UnsetType | None = UNSET
     disk_bytes: DiskBytes | UnsetType | None = UNSET
-    sites_max: SitesMax | UnsetType | None = UNSET
     php_versions: PhpVersions | UnsetType | None = UNSET
     php_children_max: PhpChildrenMax | UnsetType = UNSET
     php_memory_bytes: PhpMemoryBytes | UnsetType = UNSET
     upload_max_bytes: UploadMaxBytes | UnsetType = UNSET
+    limits: Limits = {}
+    flags: Flags = {}
+    storage: StorageOptions | UnsetType = UNSET
+    security: SecurityPolicy | UnsetType = UNSET
+    overuse: OverusePolicy | UnsetType = UNSET
+
+
+class PackageUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to change; what is left out stays. Null makes a limit unlimited; `inherit` takes back an own value."""
+
+    name: Name | UnsetType = UNSET
+    description: Description | UnsetType = UNSET
+    tier: Tier | UnsetType = UNSET
+    parent_id: ParentId | UnsetType | None = UNSET
+    cpu_percent: CpuPercent | UnsetType | None = UNSET
+    memory_bytes: MemoryBytes | UnsetType | None = UNSET
+    processes_max: ProcessesMax | UnsetType | None = UNSET
+    io_weight: IoWeight | UnsetType | None = UNSET
+    disk_bytes: DiskBytes | UnsetType | None = UNSET
+    php_versions: PhpVersions | UnsetType | None = UNSET
+    php_children_max: PhpChildrenMax | UnsetType = UNSET
+    php_memory_bytes: PhpMemoryBytes | UnsetType = UNSET
+    upload_max_bytes: UploadMaxBytes | UnsetType = UNSET
+    limits: Limits = {}
+    flags: Flags = {}
+    storage: StorageOptions | UnsetType = UNSET
+    security: SecurityPolicy | UnsetType = UNSET
+    overuse: OverusePolicy | UnsetType = UNSET
+    inherit: Annotated[
+        tuple[Annotated[str, Meta(max_length=80, examples=["memory_bytes", "limits.sites"])], ...],
+        Meta(max_length=200, description="Fields that shall come from the parent again (or be the default)."),
+    ] = ()
 
 
 class PackageView(msgspec.Struct, frozen=True, kw_only=True):
-    """A package. A limit that is null is unlimited."""
+    """A package as its accounts have it, inherited values included. A limit that is null is unlimited."""
 
     id: str
     name: str
     description: str
+    tier: str
+    visibility: Annotated[str, Meta(description="global, or reseller: only for its reseller and their clients.")]
+    reseller_id: str | None
+    parent_id: str | None
+    version: Annotated[int, Meta(description="Number of its newest version.")]
     cpu_percent: int | None
     memory_bytes: int | None
     processes_max: int | None
     io_weight: int | None
     disk_bytes: int | None
-    sites_max: int | None
     php_versions: Annotated[tuple[str, ...] | None, Meta(description="Null: every version that the node has.")]
     php_children_max: int
     php_memory_bytes: int
     upload_max_bytes: int
-    accounts: Annotated[int, Meta(description="How many accounts use it.")]
+    limits: Annotated[dict[str, LimitValue], Meta(description="Limits beside the above; one not named is unlimited.")]
+    flags: dict[str, bool]
+    storage: StorageOptions
+    security: SecurityPolicy
+    overuse: OverusePolicy
+    own_fields: Annotated[tuple[str, ...], Meta(description="What it says itself; the rest is inherited or default.")]
+    accounts: Annotated[int, Meta(description="How many accounts use it, pinned ones included.")]
     created_at: datetime
     updated_at: datetime
 
@@ -102,3 +183,109 @@ class PackagePage(msgspec.Struct, frozen=True, kw_only=True):
 
     items: tuple[PackageView, ...]
     next_cursor: str | None
+
+
+class FieldView(msgspec.Struct, frozen=True, kw_only=True):
+    """One field of a package as its accounts have it, and where it comes from."""
+
+    field: Annotated[str, Meta(examples=["memory_bytes", "limits.sites", "flags.ssh"])]
+    value: Any
+    source: Annotated[str, Meta(description="own, inherited or default.")]
+    package_id: Annotated[str | None, Meta(description="Whose value it is; null for a default.")]
+    package_name: str
+
+
+class FieldList(msgspec.Struct, frozen=True, kw_only=True):
+    """Every field of a package."""
+
+    items: tuple[FieldView, ...]
+    next_cursor: str | None = None
+
+
+class PackageClone(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the copy is called."""
+
+    name: Name
+    description: Description | UnsetType = UNSET
+
+
+class VersionView(msgspec.Struct, frozen=True, kw_only=True):
+    """A package as one edit left it."""
+
+    id: str
+    package_id: str
+    number: int
+    name: str
+    note: Annotated[str, Meta(description="Why it was made, when nobody edited this very package.")]
+    actor: str
+    actor_name: str
+    created_at: datetime
+    accounts: Annotated[int, Meta(description="How many accounts are pinned to it.")]
+    values: Annotated[dict[str, Any], Meta(description="Every field as accounts have it.")]
+    own_fields: tuple[str, ...]
+
+
+class VersionPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Versions, newest first."""
+
+    items: tuple[VersionView, ...]
+    next_cursor: str | None
+
+
+class FieldDifference(msgspec.Struct, frozen=True, kw_only=True):
+    """One field that two versions have differently."""
+
+    field: str
+    before: Any
+    after: Any
+
+
+class VersionDiff(msgspec.Struct, frozen=True, kw_only=True):
+    """What changed from one version to another."""
+
+    before: int
+    after: int
+    items: tuple[FieldDifference, ...]
+    next_cursor: str | None = None
+
+
+class AccountPin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which version of its package an account follows."""
+
+    version: Annotated[
+        Annotated[int, Meta(ge=1)] | None, Meta(description="A version's number; null: always the newest.")
+    ]
+
+
+class LimitKindView(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a package can limit."""
+
+    key: str
+    title: str
+    unit: str
+    enforced_by: Annotated[str, Meta(description="node (the kernel), core (before anything is written) or nobody yet.")]
+    is_counted: Annotated[bool, Meta(description="False: not counted yet; it can be set, and is shown.")]
+    maximum: int
+
+
+class LimitKindList(msgspec.Struct, frozen=True, kw_only=True):
+    """All limits."""
+
+    items: tuple[LimitKindView, ...]
+    next_cursor: str | None = None
+
+
+class FlagKindView(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a package can allow."""
+
+    key: str
+    title: str
+    is_on_by_default: bool
+    is_obeyed: Annotated[bool, Meta(description="False: what it switches does not exist in this release.")]
+
+
+class FlagKindList(msgspec.Struct, frozen=True, kw_only=True):
+    """All features."""
+
+    items: tuple[FlagKindView, ...]
+    next_cursor: str | None = None

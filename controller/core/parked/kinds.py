@@ -12,9 +12,10 @@ from controller.core.accounts.converge import converge_account
 from controller.core.accounts.models import Account, AccountState
 from controller.core.accounts.service import converge_again
 from controller.core.accounts.store import lock_account
+from controller.core.limits.check import require_fits
 from controller.core.operations import FleetContext
 from controller.core.packages.models import Package
-from controller.core.packages.store import limits_of, rules_of
+from controller.core.packages.terms import limits_of, rules_of, terms_of
 from controller.core.parked.models import ParkedResource
 from controller.fleet.fleet import Fleet
 from controller.jobs.models import Job
@@ -58,7 +59,7 @@ class AccountKind:
 
 async def _restore_package(ctx: FleetContext, account: Account, applied: Manifest) -> None:
     spec = next((spec for spec in applied.specs if isinstance(spec, AccountSpec)), None)
-    current = await ctx.session.get_one(Package, account.package_id)
+    current = await terms_of(ctx.session, account)
     if spec is None or limits_of(current) == spec.limits:
         return
     packages = (await ctx.session.scalars(select(Package).order_by(Package.id))).all()
@@ -68,8 +69,9 @@ async def _restore_package(ctx: FleetContext, account: Account, applied: Manifes
             f"no package has the limits any more that {account.name} has on its node",
             f"Change the package {current.name!r}, or give the account another: wcp360 accounts update.",
         )
+    await require_fits(ctx, account, same)
     await ctx.registry.require_fits(ctx.session, account.id, rules_of(same))
-    account.package_id = same.id
+    account.package_id, account.package_version_id = same.id, None
 
 
 async def _find_applied(session: AsyncSession, account: Account) -> Manifest | None:

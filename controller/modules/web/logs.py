@@ -10,7 +10,8 @@ from typing import Final
 import msgspec
 
 from controller.core.accounts.models import Account
-from controller.core.context import OpContext
+from controller.core.limits.check import require_feature
+from controller.core.operations import FleetContext
 from controller.fleet.streams.router import StreamRequest
 from controller.fleet.streams.streams import NodeStream
 from controller.modules.web import store
@@ -47,15 +48,18 @@ class LogWish:
     is_following: bool
 
 
-async def plan_log_stream(ctx: OpContext, site_id: str, wish: LogWish) -> StreamRequest:
+async def plan_log_stream(ctx: FleetContext, site_id: str, wish: LogWish) -> StreamRequest:
     """The stream to open for this actor.
 
     Raises:
-        ForbiddenError, NotFoundError
+        ForbiddenError: They may not; or it is the error log, and the package lacks it (`feature_disabled`).
+        NotFoundError
     """
     ctx.actor.require("sites", "read")
     site = await store.get_site(ctx.session, site_id)
     account = await ctx.session.get_one(Account, site.account_id)
+    if wish.kind is LogKind.ERROR:
+        await require_feature(ctx, account, "advanced_logs")
     args = LogTailArgs(lines=wish.lines, cursor=wish.cursor, is_following=wish.is_following)
     return StreamRequest(
         node_id=account.home_node_id,

@@ -12,7 +12,7 @@ from controller.core.accounts.observe import Observation
 from controller.core.domains.store import free_unused_domains
 from controller.core.manifest import AccountFacts, Contribution, PackageRules, RuntimeNeed
 from controller.modules.web.models import Site
-from controller.modules.web.store import count_sites, live_sites
+from controller.modules.web.store import live_sites
 from controller.modules.web.values import applied_of, freeze, names_of, values_of, values_of_spec
 from shared.errors import QuotaExceededError
 from shared.protocol.job import ErrorBody, ResourceOutcome
@@ -50,14 +50,8 @@ class SiteContributor:
         """Pass when the sites are within the rules.
 
         Raises:
-            QuotaExceededError: There are too many, or one has a PHP version that is not allowed.
+            QuotaExceededError: One has a PHP version that is not allowed.
         """
-        count = await count_sites(session, account_id)
-        if rules.sites_max is not None and count > rules.sites_max:
-            raise QuotaExceededError(
-                f"the account has {count} sites; the package {rules.name!r} allows {rules.sites_max}",
-                context={"sites": count, "sites_max": rules.sites_max},
-            )
         for site in await live_sites(session, account_id):
             require_php_allowed(rules, site.php_version, site.domain)
 

@@ -15,16 +15,16 @@ from controller.core.context import Change, OpContext, Role
 from controller.core.domains.names import parse_host_name
 from controller.core.domains.service import claim_domain
 from controller.core.fields import not_found, require_id_field, require_reference
+from controller.core.limits.check import require_room
 from controller.core.operations import FleetContext
-from controller.core.packages.models import Package
-from controller.core.packages.store import rules_of
+from controller.core.packages.terms import rules_of, terms_of
 from controller.core.paging import PageRequest, contains, fetch_page
 from controller.modules.web import store
 from controller.modules.web.manifest import require_php_allowed
 from controller.modules.web.models import Site
 from controller.modules.web.values import SiteValues, applied_of, parse_values, set_values, values_of
 from controller.modules.web.views import SiteCreate, SitePage, SiteUpdate, SiteView
-from shared.errors import ConflictError, ForbiddenError, InvalidInputError, QuotaExceededError
+from shared.errors import ConflictError, ForbiddenError, InvalidInputError
 from shared.types.names import DomainName
 
 
@@ -85,7 +85,7 @@ async def create_site(ctx: FleetContext, params: SiteCreate) -> SiteView:
         extra_directives=params.extra_directives,
     )
     account = await require_reference("account_id", lock_changeable(ctx.session, params.account_id))
-    await _require_room(ctx, account)
+    await require_room(ctx, account, "sites")
     site = Site(account_id=account.id, domain=domain, created_at=ctx.now)
     await _require_allowed(ctx, account, values, before=None, domain=domain)
     await store.require_unserved(ctx.session, account.id, (domain, *values.aliases), but_for="")
@@ -191,17 +191,6 @@ async def _lock_site(ctx: FleetContext, site_id: str) -> tuple[Site, Account]:
     return site, account
 
 
-async def _require_room(ctx: FleetContext, account: Account) -> None:
-    package = await ctx.session.get_one(Package, account.package_id)
-    count = await store.count_sites(ctx.session, account.id)
-    if package.sites_max is not None and count >= package.sites_max:
-        raise QuotaExceededError(
-            f"the package {package.name!r} allows {package.sites_max} sites, and the account has {count}",
-            hint="Give the account a larger package, or delete a site.",
-            context={"sites": count, "sites_max": package.sites_max},
-        )
-
-
 async def _require_allowed(
     ctx: FleetContext, account: Account, values: SiteValues, *, before: SiteValues | None, domain: str
 ) -> None:
@@ -211,7 +200,7 @@ async def _require_allowed(
         raise ForbiddenError("only administrators may change a site's extra directives")
     if values.php_version is None or values.php_version == old.php_version:
         return
-    require_php_allowed(rules_of(await ctx.session.get_one(Package, account.package_id)), values.php_version, domain)
+    require_php_allowed(rules_of(await terms_of(ctx.session, account)), values.php_version, domain)
     known = await ctx.fleet.php_versions(ctx.session, account.home_node_id)
     if known is not None and values.php_version not in known:
         has = ", ".join(sorted(known)) or "no PHP"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Final
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -10,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from controller.core.accounts.models import Account
 from controller.core.domains.names import render_host_name
 from controller.core.fields import not_found, require_id
+from controller.core.limits.registry import LimitKind
 from controller.modules.web.models import Site
 from controller.modules.web.values import names_of
 from controller.modules.web.views import SiteView
@@ -34,12 +36,18 @@ async def live_sites(session: AsyncSession, account_id: str) -> list[Site]:
     return list(await session.scalars(statement))
 
 
-async def count_sites(session: AsyncSession, account_id: str) -> int:
-    """Those on their way out do not count."""
-    statement = select(func.count()).where(
-        Site.account_id == account_id, Site.deleted_at.is_(None), Site.deleting_at.is_(None)
+async def count_sites(session: AsyncSession, account_ids: Collection[str]) -> dict[str, int]:
+    """Account id to the number of its sites; those on their way out do not count."""
+    statement = (
+        select(Site.account_id, func.count())
+        .where(Site.account_id.in_(account_ids), Site.deleted_at.is_(None), Site.deleting_at.is_(None))
+        .group_by(Site.account_id)
     )
-    return await session.scalar(statement) or 0
+    return {row[0]: row[1] for row in await session.execute(statement)}
+
+
+SITES: Final = LimitKind(key="sites", title="Sites", unit="sites", count=count_sites)
+"""What the module declares to the registry of limits."""
 
 
 async def require_unserved(session: AsyncSession, account_id: str, names: Collection[str], *, but_for: str) -> None:

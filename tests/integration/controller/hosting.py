@@ -11,7 +11,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.api.app import Parts, create_app
-from controller.api.handlers import accounts, attention, audit, clients, domains, packages, parked
+from controller.api.handlers import accounts, attention, audit, clients, domains, package_versions, packages, parked
 from controller.api.handlers.health import Probes
 from controller.core.accounts.fleet import committed_by_node
 from controller.core.accounts.observe import AccountObserver
@@ -20,7 +20,9 @@ from controller.core.auth.passwords import Passwords
 from controller.core.auth.service import Authenticator
 from controller.core.auth.users import create_user
 from controller.core.context import Actor, Role
+from controller.core.domains.limits import DOMAIN_LIMITS
 from controller.core.events.publisher import EventPublisher
+from controller.core.limits.registry import LimitRegistry
 from controller.core.manifest import ManifestRegistry
 from controller.core.operations import Operations
 from controller.core.parked.kinds import AccountKind
@@ -37,6 +39,7 @@ from controller.modules.php.manifest import PhpProvider
 from controller.modules.web import api as sites
 from controller.modules.web.manifest import SiteContributor, SiteObserver
 from controller.modules.web.parked import SiteKind
+from controller.modules.web.store import SITES
 from shared.errors import AgentOfflineError
 from shared.protocol.job import (
     ChangeKind,
@@ -233,7 +236,7 @@ async def build_hosting(database: Database) -> Hosting:
     publisher, engine, metrics = EventPublisher(), FakeEngine(), ControllerMetrics()
     operations = Operations(
         database,
-        registry=ManifestRegistry([SiteContributor()], {"php": PhpProvider()}),
+        registry=ManifestRegistry([SiteContributor()], {"php": PhpProvider()}, LimitRegistry((*DOMAIN_LIMITS, SITES))),
         fleet=FakeFleet(committed_by_node),
         engine=engine,
         publisher=publisher,
@@ -250,8 +253,8 @@ async def build_hosting(database: Database) -> Hosting:
         metrics=metrics.http,
         own_origin="https://controller.test:8360",
         api_routes=[
-            *packages.ROUTES, *clients.ROUTES, *accounts.ROUTES, *domains.ROUTES, *audit.ROUTES, *sites.ROUTES,
-            *parked.ROUTES, *attention.ROUTES,
+            *packages.ROUTES, *package_versions.ROUTES, *clients.ROUTES, *accounts.ROUTES, *domains.ROUTES,
+            *audit.ROUTES, *sites.ROUTES, *parked.ROUTES, *attention.ROUTES,
         ],
         dependencies={
             "parked": Parked({"site": SiteKind(), "account": AccountKind(), "php_pool": AccountKind()}),

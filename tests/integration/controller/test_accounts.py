@@ -224,7 +224,7 @@ async def test_update_account_gives_another_package_once(hosting: Hosting) -> No
     assert second["jobs"] == []
 
 
-@pytest.mark.parametrize("rules", [{"sites_max": 1}, {"php_versions": []}])
+@pytest.mark.parametrize("rules", [{"limits": {"sites": 1}}, {"php_versions": []}])
 async def test_update_account_to_a_package_that_is_too_small_is_refused(
     hosting: Hosting, rules: dict[str, Any]
 ) -> None:

@@ -43,7 +43,7 @@ WITHOUT_PERMISSION: Final = {
 NO_JOB: Final = {
     # A change that is complete once its rows are written. Everything else answers 202 with jobs.
     "login", "logout", "change-password", "create-token", "revoke-token", "enrol", "renew-certificate",
-    "create-package", "delete-package", "create-client", "update-client", "delete-client", "create-domain",
+    "create-package", "delete-package", "clone-package", "judge-package-update", "create-client", "update-client", "delete-client", "create-domain",
     "delete-domain", "create-enrolment-token", "delete-enrolment-token", "revoke-node", "reject-node", "delete-node",
     "discard-job", "ignore-drift", "unignore-drift", "run-schedule", "retry-task",
     "start-node-maintenance", "drain-node", "cordon-node", "uncordon-node", "check-node-health", "release-job",
@@ -53,7 +53,7 @@ NO_JOB: Final = {
 }  # fmt: skip
 MAY_HAVE_NO_JOB: Final = {
     # 202 with an empty list when no node needs to know.
-    "update-package", "update-node", "cancel-job", "approve-node", "retry-site", "discard-site-change",
+    "update-package", "pin-account-package", "update-node", "cancel-job", "approve-node", "retry-site", "discard-site-change",
     "end-node-maintenance", "undrain-node", "decide-job",
 }  # fmt: skip
 BODIES: Final[dict[str, Any]] = {
@@ -62,6 +62,9 @@ BODIES: Final[dict[str, Any]] = {
     "create-token": {"name": "more", "scopes": ["*"]},
     "create-package": {"name": "Other"},
     "update-package": {"processes_max": 77},
+    "clone-package": {"name": "Copy of {package_id}"},
+    "judge-package-update": {"processes_max": 77},
+    "pin-account-package": {"version": 1},
     "create-client": {"name": "Grace", "email": "grace@example.com"},
     "update-client": {"name": "Grace"},
     "create-account": {
@@ -161,7 +164,7 @@ class Api:
         """New rows of every kind; path and body parameter to id."""
         number = next(self.numbers)
         name = f"t{number}"
-        ids = {"name": "web", "log": "access", "node_id": await self._add_node(f"node{number}")}
+        ids = {"name": "web", "log": "access", "number": "1", "node_id": await self._add_node(f"node{number}")}
         for key in ("package_id", "other_package_id"):
             ids[key] = (await self.make("packages", {"name": f"{name} {key}"}, headers))["id"]
         ids["client_id"] = (await self.make("clients", {"name": "Ada", "email": "a@example.com"}, headers))["id"]
@@ -401,6 +404,7 @@ OUTSIDE_OF_THE_VERSION: Final = {
 NOT_AUDITED: Final = {
     # Nothing of anybody's wishes changes: a look at a node, and a sign-out with a token, which stays valid.
     "check-account-drift", "check-node-drift", "ping-node", "bulk-ping-nodes", "logout", "check-node-health",
+    "judge-package-update",
 }  # fmt: skip
 UNREADY: Final = {
     # What needs a machine's own request or a node's own answer first: tests/integration/fleet and test_sites.py do it.

@@ -62,17 +62,17 @@ async def test_change_that_fails_is_not_run_again_and_writes_nothing(hosting: Ho
 
 
 async def test_changes_at_once_see_each_other_one_after_the_other(hosting: Hosting) -> None:
-    package_id = await hosting.add_package("counter", sites_max=0)
+    package_id = await hosting.add_package("counter")
 
     async def add_one(ctx: FleetContext) -> None:
         package = await ctx.session.get_one(Package, package_id)
-        seen = package.sites_max or 0
+        seen = package.processes_max or 0
         await asyncio.sleep(0)  # gives every other change the chance to come in between
-        package.sites_max = seen + 1
+        package.processes_max = seen + 1
 
     await asyncio.gather(*(hosting.operations.change(ADMIN, "r", add_one) for _ in range(8)))
 
-    assert (await hosting.get(f"/packages/{package_id}"))["sites_max"] == 8
+    assert (await hosting.get(f"/packages/{package_id}"))["processes_max"] == 8
 
 
 async def test_read_throws_away_what_it_wrote(hosting: Hosting) -> None:

@@ -236,7 +236,7 @@ async def test_create_site_twice_at_once_gives_one_site(hosting: Hosting) -> Non
 
 
 async def test_create_sites_at_once_never_passes_the_limit_of_the_package(hosting: Hosting) -> None:
-    account_id = await hosting.add_account("ada", sites_max=2)
+    account_id = await hosting.add_account("ada", limits={"sites": 2})
 
     answers = await asyncio.gather(
         *(

@@ -1,0 +1,80 @@
+"""The one check before anything is written. Changes are serialised (ADR 6), so what was counted stays true."""
+
+from __future__ import annotations
+
+from controller.core.accounts.models import Account
+from controller.core.context import Role
+from controller.core.operations import FleetContext
+from controller.core.packages.terms import Terms, flags_of, hard_of, terms_of
+from shared.errors import BugError, ForbiddenError, QuotaExceededError
+
+
+async def count_use(ctx: FleetContext, account_id: str, key: str) -> int:
+    """How much the account uses now.
+
+    Raises:
+        BugError: This release cannot count it.
+    """
+    kind = ctx.registry.limits.limit(key)
+    if kind.count is None:
+        raise BugError(f"nobody counts {key}")
+    await ctx.session.flush()
+    return (await kind.count(ctx.session, (account_id,))).get(account_id, 0)
+
+
+async def require_room(ctx: FleetContext, account: Account, key: str, amount: int = 1) -> None:
+    """Pass when the account may have so many more. Call it in the transaction that writes them.
+
+    Raises:
+        QuotaExceededError: Its package does not allow it; the context names limit, used and allowed.
+    """
+    terms = await terms_of(ctx.session, account)
+    allowed = hard_of(terms, key)
+    if allowed is None or amount <= 0:
+        return
+    used = await count_use(ctx, account.id, key)
+    if used + amount > allowed:
+        raise _refuse(ctx, terms, key, used=used, allowed=allowed)
+
+
+async def require_fits(ctx: FleetContext, account: Account, terms: Terms) -> None:
+    """Pass when everything that the account has is within these terms.
+
+    Raises:
+        QuotaExceededError: It has more of something; the first one is named.
+    """
+    for kind in ctx.registry.limits.counted:
+        allowed = hard_of(terms, kind.key)
+        if allowed is None:
+            continue
+        used = await count_use(ctx, account.id, kind.key)
+        if used > allowed:
+            raise _refuse(ctx, terms, kind.key, used=used, allowed=allowed)
+
+
+async def require_feature(ctx: FleetContext, account: Account, key: str) -> None:
+    """Pass when the account's package has the feature.
+
+    Raises:
+        ForbiddenError: It has not (`feature_disabled`).
+    """
+    kind = ctx.registry.limits.flag(key)
+    if not kind.binds_administrators and ctx.actor.role in (Role.ROOT, Role.ADMIN):
+        return
+    terms = await terms_of(ctx.session, account)
+    if not flags_of(terms, ctx.registry.limits)[key]:
+        raise ForbiddenError(
+            f"the package {terms.name!r} does not have this feature: {kind.title}",
+            code="feature_disabled",
+            hint="Give the account a package with this feature, or switch it on in its package.",
+            context={"feature": key},
+        )
+
+
+def _refuse(ctx: FleetContext, terms: Terms, key: str, *, used: int, allowed: int) -> QuotaExceededError:
+    unit = ctx.registry.limits.limit(key).unit
+    return QuotaExceededError(
+        f"the package {terms.name!r} allows {allowed} {unit}, and the account has {used}",
+        hint="Give the account a larger package, or remove something.",
+        context={"limit": key, "used": used, "allowed": allowed},
+    )
