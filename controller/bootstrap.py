@@ -17,6 +17,7 @@ from controller.api.handlers import (
     attention,
     audit,
     authority,
+    bulk_packages,
     clients,
     domains,
     drift,
@@ -34,6 +35,7 @@ from controller.api.handlers import (
 from controller.api.handlers import parked as parked_api
 from controller.api.handlers import schedules as schedules_api
 from controller.api.handlers import tasks as tasks_api
+from controller.api.handlers import usage as usage_api
 from controller.api.openapi import render_document
 from controller.background import add_background, make_hint_carrier, make_tasks
 from controller.core.accounts.fleet import Reconvergence, committed_by_node, queue_reconverge
@@ -53,6 +55,7 @@ from controller.core.parked.kinds import AccountKind, ModuleKind
 from controller.core.parked.observe import ParkedObserver
 from controller.core.parked.service import Parked
 from controller.core.upkeep import UPKEEP_SECONDS, DrainObserver, Upkeep
+from controller.core.usage.measure import MEASURE_SECONDS, UsageLedger
 from controller.db.base import Model
 from controller.db.engine import Database
 from controller.fleet.fleet import Fleet, FleetParts, FleetPorts
@@ -87,6 +90,8 @@ METADATA: Final = Model.metadata
 _API_ROUTES: Final = (
     *packages.ROUTES,
     *package_versions.ROUTES,
+    *bulk_packages.ROUTES,
+    *usage_api.ROUTES,
     *clients.ROUTES,
     *accounts.ROUTES,
     *domains.ROUTES,
@@ -263,6 +268,8 @@ def _connect(base: _Base, fleet: Fleet, operations: Operations) -> None:
     for observer in (AccountObserver(observers=(SiteObserver(),)), ParkedObserver(), DrainObserver(publisher)):
         base.engine.on_result(observer)
     add_rollout_schedules(schedules, make_rollout_loop(database, operations, fleet, publisher), operations, fleet)
+    ledger = UsageLedger(operations)
+    schedules.add(Schedule(name="usage.measure", every_seconds=MEASURE_SECONDS, run=ledger.run))
     _add_upkeep(schedules, fleet, Upkeep(database, operations, fleet.maintenance, publisher, base.reconverge))
     add_background(schedules, base.tasks, database, base.settings, publisher)
 

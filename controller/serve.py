@@ -21,6 +21,7 @@ import uvicorn
 
 from controller.administration import FIRST_ADMIN_FILE, ensure_first_admin
 from controller.bootstrap import Controller, build_controller
+from controller.core.packages.default_packages import ensure_default_packages
 from controller.db.migrations import runner
 from controller.fleet.identity.authority import ServerCertificate
 from controller.notify import notify_systemd
@@ -80,6 +81,8 @@ async def prepare(settings: Settings, role: Role = ALL) -> Controller:
         # Not logged: logs travel. The password itself is in the file only.
         sys.stdout.write(f"First administrator: see {settings.data_dir / FIRST_ADMIN_FILE}\n")
         sys.stdout.flush()
+    if role.serves_api:
+        await ensure_default_packages(controller.operations)
     return controller
 
 

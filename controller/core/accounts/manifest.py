@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.accounts.models import Account, AccountState
 from controller.core.manifest import AccountFacts, ManifestRegistry, RuntimeLimits
 from controller.core.packages.terms import Terms, limits_of, terms_of
-from shared.specs.account import AccountSpec
+from controller.core.usage.models import OveruseCase
+from shared.specs.account import AccountSpec, ResourceLimits
 from shared.specs.base import Presence
 from shared.specs.manifest import DriftPolicy, Manifest, Suspension
 from shared.types.names import UnixName
 
+THROTTLED_CPU_PERCENT: Final = 20
+"""Of one core, for an account that stays over a limit: its sites answer, slowly."""
+THROTTLED_IO_WEIGHT: Final = 10
 _PRESENCES: Final = {
     AccountState.ACTIVE: Presence.ENABLED,
     AccountState.SUSPENDED: Presence.DISABLED,
@@ -28,7 +34,10 @@ async def compile_account(
     """Everything that the account's node must hold for it at its desired generation. Changes nothing."""
     package = await terms_of(session, account)
     contribution = await registry.collect(session, facts_of(account, package))
-    spec = AccountSpec(name=UnixName(account.name), uid=account.uid, limits=limits_of(package))
+    limits = limits_of(package)
+    if await _is_throttled(session, account):
+        limits = throttle(limits)
+    spec = AccountSpec(name=UnixName(account.name), uid=account.uid, limits=limits)
     is_suspended = account.state is AccountState.SUSPENDED
     is_leaving = account.state in (AccountState.DELETING, AccountState.DELETED)
     return Manifest(
@@ -40,6 +49,18 @@ async def compile_account(
         held=() if is_leaving else contribution.held,  # what is parked goes with the account
         drift_policy=drift_policy,
     )
+
+
+def throttle(limits: ResourceLimits) -> ResourceLimits:
+    """Less of what comes back by itself: nothing that is stored or running is taken away."""
+    cpu = THROTTLED_CPU_PERCENT if limits.cpu_percent is None else min(limits.cpu_percent, THROTTLED_CPU_PERCENT)
+    weight = THROTTLED_IO_WEIGHT if limits.io_weight is None else min(limits.io_weight, THROTTLED_IO_WEIGHT)
+    return msgspec.structs.replace(limits, cpu_percent=cpu, io_weight=weight)
+
+
+async def _is_throttled(session: AsyncSession, account: Account) -> bool:
+    statement = select(OveruseCase.id).where(OveruseCase.account_id == account.id, OveruseCase.action == "throttled")
+    return (await session.scalars(statement)).first() is not None
 
 
 def facts_of(account: Account, package: Terms) -> AccountFacts:

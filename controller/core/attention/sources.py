@@ -1,4 +1,4 @@
-"""Where items come from: jobs, parked resources, nodes, drift."""
+"""Where items come from: jobs, parked resources, nodes, drift, usage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from sqlalchemy import and_, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
+from controller.core.accounts.models import Account
 from controller.core.parked.models import ParkedResource
+from controller.core.usage.models import AccountUsage
 from controller.fleet.models import DriftFindingRow, Node, NodeState
 from controller.fleet.nodes.health_models import NodeSignals
 from controller.jobs.holds import held_node_ids
@@ -40,7 +42,7 @@ class AttentionItem(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that a person should look at."""
 
     id: Annotated[str, Meta(description="kind.ID, the same as long as it is there.")]
-    kind: Annotated[str, Meta(description="job, parked, node, approval or drift.")]
+    kind: Annotated[str, Meta(description="job, parked, node, approval, drift or usage.")]
     severity: Annotated[str, Meta(description="critical or warning.")]
     title: str
     detail: str
@@ -64,6 +66,7 @@ async def read_items(session: AsyncSession, *, now: datetime) -> list[AttentionI
         *await _of_parked(session),
         *await _of_nodes(session),
         *await _of_drift(session, now),
+        *await _of_usage(session),
     ]
     return [_with_node(item, names, held) for item in found]
 
@@ -247,6 +250,51 @@ def _view_drift(row: DriftFindingRow) -> AttentionItem:
             ),
         ),
         fingerprint=_fingerprint(row.summary, row.diff),
+    )
+
+
+async def _of_usage(session: AsyncSession) -> list[AttentionItem]:
+    """Accounts that are over a limit of their package, or over the value from which on somebody is warned."""
+    statement = (
+        select(AccountUsage, Account)
+        .join(Account, Account.id == AccountUsage.account_id)
+        .where(
+            Account.deleted_at.is_(None),
+            or_(AccountUsage.over_since.is_not(None), AccountUsage.near_since.is_not(None)),
+        )
+        .order_by(AccountUsage.id.desc())
+        .limit(PER_SOURCE_MAX)
+    )
+    return [_view_usage(row, account) for row, account in (await session.execute(statement)).all()]
+
+
+def _view_usage(row: AccountUsage, account: Account) -> AttentionItem:
+    is_over = row.over_since is not None
+    words = "is over its limit of" if is_over else "nears its limit of"
+    base = f"/accounts/{account.id}"
+    return AttentionItem(
+        id=f"usage.{row.id}",
+        kind="usage",
+        severity=CRITICAL if is_over else WARNING,
+        title=f"account {account.name} {words} {row.limit_key}",
+        detail=f"{row.used} used; warned above {row.soft if row.soft is not None else 'none'}, "
+        f"allowed {row.hard if row.hard is not None else 'any number'}",
+        since=row.over_since or row.near_since or row.measured_at,
+        node_id=account.node_id,
+        node_name="",
+        account_id=account.id,
+        is_muted=False,
+        actions=(
+            _action("show", "Show all it uses.", f"accounts list-usage {account.name}", "GET", f"{base}/usage"),
+            _action(
+                "change-package",
+                "Give it a larger package.",
+                f"accounts update {account.name} --package-id NAME",
+                "PATCH",
+                base,
+            ),
+        ),
+        fingerprint=_fingerprint("over" if is_over else "near", row.limit_key),
     )
 
 

@@ -11,7 +11,18 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.api.app import Parts, create_app
-from controller.api.handlers import accounts, attention, audit, clients, domains, package_versions, packages, parked
+from controller.api.handlers import (
+    accounts,
+    attention,
+    audit,
+    bulk_packages,
+    clients,
+    domains,
+    package_versions,
+    packages,
+    parked,
+    usage,
+)
 from controller.api.handlers.health import Probes
 from controller.core.accounts.fleet import committed_by_node
 from controller.core.accounts.observe import AccountObserver
@@ -253,7 +264,7 @@ async def build_hosting(database: Database) -> Hosting:
         metrics=metrics.http,
         own_origin="https://controller.test:8360",
         api_routes=[
-            *packages.ROUTES, *package_versions.ROUTES, *clients.ROUTES, *accounts.ROUTES, *domains.ROUTES,
+            *packages.ROUTES, *package_versions.ROUTES, *bulk_packages.ROUTES, *usage.ROUTES, *clients.ROUTES, *accounts.ROUTES, *domains.ROUTES,
             *audit.ROUTES, *sites.ROUTES, *parked.ROUTES, *attention.ROUTES,
         ],
         dependencies={

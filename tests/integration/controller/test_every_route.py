@@ -65,6 +65,7 @@ BODIES: Final[dict[str, Any]] = {
     "clone-package": {"name": "Copy of {package_id}"},
     "judge-package-update": {"processes_max": 77},
     "pin-account-package": {"version": 1},
+    "bulk-change-package": {"account_ids": ["{account_id}"], "package_id": "{other_package_id}"},
     "create-client": {"name": "Grace", "email": "grace@example.com"},
     "update-client": {"name": "Grace"},
     "create-account": {
