@@ -102,7 +102,7 @@ def require_field(name: str, registry: LimitRegistry) -> str:
     return name
 
 
-def require_sound(values: Mapping[str, Any]) -> None:
+def require_sound(values: Mapping[str, Any], package_name: str) -> None:
     """Pass when the effective values fit each other.
 
     Raises:
@@ -113,7 +113,8 @@ def require_sound(values: Mapping[str, Any]) -> None:
             continue
         hard = values.get(name.removeprefix("limits."), value["hard"])
         if hard is not None and value["soft"] > hard:
-            raise InvalidInputError(f"{name}: the soft value {value['soft']} is above the hard one {hard}", field=name)
+            words = f"the soft value {value['soft']} is above the hard one {hard}"
+            raise InvalidInputError(f"{name} of {package_name!r}: {words}", field=name)
 
 
 def fill(row: Terms, values: Mapping[str, Any]) -> None:

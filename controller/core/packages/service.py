@@ -217,7 +217,7 @@ async def _recompute(ctx: FleetContext, package: Package) -> frozenset[str]:
     registry = ctx.registry.limits
     old = values_of(package, registry) if package.limits is not None else {}
     new = values_of_chain(await read_chain(ctx.session, package), registry)
-    require_sound(new)
+    require_sound(new, package.name)
     fill(package, new)
     store.limits_of(package)
     return frozenset(name for name, value in new.items() if old.get(name) != value)

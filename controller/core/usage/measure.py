@@ -14,7 +14,7 @@ from controller.core.context import SYSTEM, Change
 from controller.core.limits.registry import LimitKind
 from controller.core.operations import FleetContext, Operations
 from controller.core.packages.terms import Terms, hard_of, soft_of, terms_of
-from controller.core.usage.models import AccountUsage, UsageDay
+from controller.core.usage.models import AccountUsage, OveruseCase, UsageDay
 from controller.core.usage.overuse import apply_policy
 
 MEASURE_SECONDS: Final = 3600.0
@@ -45,6 +45,10 @@ class UsageLedger:
 
 
 async def _forget(ctx: FleetContext) -> None:
+    """Old days; and what deleted accounts used last, of which only the days stay."""
+    gone = select(Account.id).where(Account.deleted_at.is_not(None))
+    await ctx.session.execute(delete(AccountUsage).where(AccountUsage.account_id.in_(gone)))
+    await ctx.session.execute(delete(OveruseCase).where(OveruseCase.account_id.in_(gone)))
     await ctx.session.execute(delete(UsageDay).where(UsageDay.day < (ctx.now - timedelta(days=KEPT_DAYS)).date()))
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Collection
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.accounts.store import get_account
 from controller.core.context import Actor, Role
 from controller.core.domains.models import Domain
-from controller.core.limits.check import require_feature
+from controller.core.limits.check import require_feature, require_room
+from controller.core.limits.registry import LimitKind, LimitRegistry
 from controller.core.operations import FleetContext
-from shared.errors import ForbiddenError
+from shared.errors import BugError, ForbiddenError, QuotaExceededError
 from tests.integration.controller.hosting import Hosting
 
 CLIENT = Actor(kind="user", id="1", name="ada", role=Role.CLIENT)
@@ -70,6 +73,32 @@ async def test_limit_of_what_does_not_exist_yet_hinders_nothing(hosting: Hosting
     account_id = await hosting.add_account("ada", limits={"mailboxes": 0, "databases": {"soft": 0, "hard": 0}})
 
     await hosting.add_site(account_id, "a.example")
+
+
+async def test_limit_when_its_module_arrives_holds_for_packages_that_were_there(hosting: Hosting) -> None:
+    """The module declares its count under the key, and asks before it writes: nothing else is to be done."""
+    account_id = await hosting.add_account("ada", limits={"mailboxes": 3})
+
+    async def count_mailboxes(session: AsyncSession, account_ids: Collection[str]) -> dict[str, int]:
+        return dict.fromkeys(account_ids, 2)
+
+    arrived = LimitRegistry([LimitKind(key="mailboxes", title="Mailboxes", unit="mailboxes", count=count_mailboxes)])
+
+    async def add_mailboxes(ctx: FleetContext, amount: int) -> None:
+        ctx.registry.limits = arrived
+        await require_room(ctx, await get_account(ctx.session, account_id), "mailboxes", amount)
+
+    await hosting.operations.read(CLIENT, "r", lambda ctx: add_mailboxes(ctx, 1))
+    with pytest.raises(QuotaExceededError) as refused:
+        await hosting.operations.read(CLIENT, "r", lambda ctx: add_mailboxes(ctx, 2))
+    assert refused.value.context == {"limit": "mailboxes", "used": 2, "allowed": 3}
+
+
+def test_limit_that_two_modules_declare_is_a_mistake() -> None:
+    kind = LimitKind(key="mailboxes", title="Mailboxes", unit="mailboxes")
+
+    with pytest.raises(BugError):
+        LimitRegistry([kind, kind])
 
 
 async def test_change_of_package_to_one_with_too_few_domains_is_refused(hosting: Hosting) -> None:
