@@ -13,6 +13,8 @@ from cli.document import Parameter
 def is_secret(parameter: Parameter) -> bool:
     """Whether the value must not stand on a command line."""
     schema = parameter.schema
+    if schema.get("type") in ("integer", "number", "boolean"):
+        return False  # a rule about passwords, for example how long they must be
     return "password" in parameter.name or schema.get("format") == "password" or bool(schema.get("writeOnly"))
 
 
