@@ -16,6 +16,7 @@ from cli.errors import CommandFailedError
 from cli.exit_codes import ExitCode
 from cli.following import FOLLOW, show_followed
 from cli.names import group_of, resolve_id
+from cli.profile import keep_rotated_token
 from cli.render import open_console, print_list
 from cli.secret_input import is_secret, read_secret, read_text, secret_option
 from cli.session import Session, session_of
@@ -24,6 +25,8 @@ from cli.waiting import Patience, wait_for_jobs
 
 DEFAULT_WAIT_SECONDS = 600.0
 MAX_LIST_PAGES = 1000
+ROTATING = ("step-up", "confirm-second-factor")
+"""Their answers hold the session's new secret; the old one ended."""
 
 
 def build_command(operation: Operation) -> click.Command:
@@ -108,6 +111,8 @@ def call(session: Session, operation: Operation, values: dict[str, Any]) -> None
         show_followed(session, path, query)
         return
     answer = session.client.request(operation.method, path, query=query, body=body)
+    if operation.operation_id in ROTATING:
+        keep_rotated_token(session.client.profile.token, answer)
     if values.get("switch_all"):
         answer = _rest_of(session, path, query, answer)
     if values.get("switch_wait") and not is_dry_run:

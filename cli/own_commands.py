@@ -10,6 +10,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from cli.client import ApiClient
 from cli.completion import SHELLS, render_source
 from cli.errors import CommandFailedError
 from cli.exit_codes import ExitCode
@@ -19,6 +20,7 @@ from cli.session import chosen_profile, is_json, open_client
 
 LOGIN_PATH = "/api/v1/auth/login"
 LOGOUT_PATH = "/api/v1/auth/logout"
+SECOND_FACTOR_REQUIRED = "second_factor_required"
 
 
 def complete_profile(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
@@ -39,6 +41,7 @@ def login(ctx: click.Context, controller: str | None, username: str) -> None:
 
     CONTROLLER is its address: https://panel.example.com:8360, or just panel.example.com. The password is asked for, or
     read from WCP360_PASSWORD, or from standard input when that is no terminal: it never appears on the command line.
+    Whoever has a second factor is asked for the code next, or it is the next line of standard input.
     """
     options = ctx.find_root().params
     store = load_profiles()
@@ -47,7 +50,7 @@ def login(ctx: click.Context, controller: str | None, username: str) -> None:
     profile = store.get(name, controller=controller or options.get("controller"), ca_file=ca_file)
     profile.token = ""
     client = open_client(ctx, profile)
-    answer = client.request("POST", LOGIN_PATH, body={"username": username, "password": _read_password()})
+    answer = _sign_in(client, {"username": username, "password": _read_password()})
     profile.token = answer["token"]
     store.profiles[name] = profile
     store.current = name
@@ -59,6 +62,22 @@ def login(ctx: click.Context, controller: str | None, username: str) -> None:
         click.echo(f"Signed in to {profile.controller} as {username} (profile {name}).")
     if (answer.get("user") or {}).get("must_change_password"):
         click.echo("This password must be changed: `wcp360 auth change-password`.", err=True)
+
+
+def _sign_in(client: ApiClient, body: dict[str, str]) -> Any:
+    """In two steps when the user has a second factor: the controller asks for the code once the password is right."""
+    try:
+        return client.request("POST", LOGIN_PATH, body=body)
+    except CommandFailedError as error:
+        if (error.problem or {}).get("code") != SECOND_FACTOR_REQUIRED:
+            raise
+    return client.request("POST", LOGIN_PATH, body={**body, "code": _read_code()})
+
+
+def _read_code() -> str:
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().strip()
+    return str(click.prompt("Code (six digits of your device, or a recovery code)", err=True))
 
 
 def _read_password() -> str:

@@ -156,3 +156,16 @@ def _read_profile(values: dict[str, Any]) -> Profile:
     if not all(isinstance(value, str) for value in asdict(profile).values()):
         raise TypeError("not a profile")
     return profile
+
+
+def keep_rotated_token(old: str, answer: Any) -> None:
+    """Store the new secret of a session in place of the old one, wherever a profile has that; else change nothing."""
+    view = answer.get("session", answer) if isinstance(answer, dict) else {}
+    new = view.get("token") if isinstance(view, dict) else None
+    store = load_profiles()
+    holders = [item for item in store.profiles.values() if old and item.token == old]
+    if not isinstance(new, str) or not holders:
+        return
+    for item in holders:
+        item.token = new
+    store.save()

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 MASK = "***"
-_SECRET_FIELD = re.compile(r"password|secret|token|credential|private|passphrase|csr", re.IGNORECASE)
+_SECRET_FIELD = re.compile(r"password|secret|token|credential|private|passphrase|csr|^code$", re.IGNORECASE)
 _TOKEN = re.compile(r"\b(wcp|wcpe)_[A-Za-z0-9_-]{4,}")
 
 

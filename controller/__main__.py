@@ -54,6 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, "create-admin", "add an administrator with a one-time password", _create_admin).add_argument("name")
     reset = _add(commands, "reset-password", "give an administrator a one-time password", _reset_password)
     reset.add_argument("name")
+    forget = _add(commands, "reset-second-factor", "forget a user's second factor", _reset_second_factor)
+    forget.add_argument("name")
     _add(commands, "openapi", "print the API's OpenAPI document", _openapi)
     _add(commands, "check", "look whether the controller could start", _check)
     return parser
@@ -119,6 +121,22 @@ def _reset_password(settings: Settings, options: argparse.Namespace) -> int:
 
     issued = asyncio.run(with_database(settings.effective_database_url, reset_password, options.name))
     _say(f"{issued.username}: one-time password {issued.password}")
+    return 0
+
+
+def _reset_second_factor(settings: Settings, options: argparse.Namespace) -> int:
+    from controller.administration import reset_second_factor  # noqa: PLC0415 - see above
+    from controller.db.engine import Database  # noqa: PLC0415 - see above
+
+    async def act() -> None:
+        database = Database(settings.effective_database_url)
+        try:
+            await reset_second_factor(database, options.name)
+        finally:
+            await database.close()
+
+    asyncio.run(act())
+    _say(f"{options.name}: the password alone is asked for again")
     return 0
 
 

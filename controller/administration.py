@@ -14,8 +14,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.audit.chain import append_entries
+from controller.core.auth.factor_service import reset_factor
 from controller.core.auth.models import User
 from controller.core.auth.passwords import Passwords
+from controller.core.auth.sealing import KEY_BYTES, Sealer
+from controller.core.auth.second_factor import SecondFactors
 from controller.core.auth.secrets import new_password
 from controller.core.auth.users import count_users, create_user, find_user, set_password
 from controller.core.context import SYSTEM, Change, OpContext, Role
@@ -96,6 +99,19 @@ async def reset_password(database: Database, passwords: Passwords, username: str
         user = await set_password(session, username, hashed, must_change_password=True)
         await _audit(session, "user.reset_password", user)
     return IssuedPassword(username=user.username, password=password)
+
+
+async def reset_second_factor(database: Database, username: str) -> None:
+    """Forget the second factor of somebody who lost their device and their recovery codes.
+
+    Raises:
+        NotFoundError: Nobody has this name, or they have none.
+    """
+    factors = SecondFactors(Sealer(bytes(KEY_BYTES)))  # nothing is opened with it: what is forgotten need not be read
+    async with database.write() as session:
+        ctx = OpContext(actor=SYSTEM, session=session, request_id="", now=utc_now())
+        await reset_factor(ctx, factors, username)
+        await append_entries(ctx, ctx.changes)
 
 
 async def with_database(

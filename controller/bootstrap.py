@@ -42,7 +42,9 @@ from controller.core.accounts.fleet import Reconvergence, committed_by_node, que
 from controller.core.accounts.observe import AccountObserver
 from controller.core.audit.chain import record
 from controller.core.audit.refusals import record_refusal
+from controller.core.auth.attempts import AttemptRetention
 from controller.core.auth.passwords import Passwords
+from controller.core.auth.sealing import Sealer
 from controller.core.auth.service import Authenticator
 from controller.core.context import SYSTEM, Change, OpContext
 from controller.core.domains.limits import DOMAIN_LIMITS
@@ -175,7 +177,7 @@ def build_controller(settings: Settings, *, passwords: Passwords | None = None, 
     fleet, operations = _build_fleet(base)
     _connect(base, fleet, operations)
     streams = make_streams(settings, database, base.signer, fleet)
-    authenticator = Authenticator(database, hasher, session_hours=settings.session_hours)
+    authenticator = _make_authenticator(base, hasher)
     watch = Watch(role=role, database=database, fleet=fleet, signer=base.signer, publisher=publisher, metrics=metrics)
     machinery = Machinery(
         role=role, hints=base.hints, fleet=fleet, engine=base.engine, schedules=schedules, tasks=tasks, metrics=metrics
@@ -209,6 +211,18 @@ def build_controller(settings: Settings, *, passwords: Passwords | None = None, 
         operations=operations,
         parts=parts,
         app=create_app(parts),
+    )
+
+
+def _make_authenticator(base: _Base, hasher: Passwords) -> Authenticator:
+    attempts = AttemptRetention(base.database)
+    base.schedules.add(Schedule(name="sign-ins.forget", every_seconds=3600.0, run=attempts.run))
+    return Authenticator(
+        base.database,
+        hasher,
+        session_hours=base.settings.session_hours,
+        sealer=Sealer.of_file(base.settings.effective_secrets_key_file),
+        publisher=base.publisher,
     )
 
 

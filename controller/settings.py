@@ -51,6 +51,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_format: Literal["json", "text"] = "json"
     session_hours: Annotated[float, msgspec.Meta(gt=0, le=720)] = 12.0
     """A sign-in ends after this, however busy it was."""
+    secrets_key_file: Path | None = None
+    """The key that seals second factors; every API process needs the same one. None: data_dir/secrets.key, made if
+    missing."""
     job_retention_days: Annotated[float, msgspec.Meta(ge=1, le=3650)] = 90.0
     """Jobs that ended well are forgotten after so long; what needs attention stays."""
     drift_check_seconds: Seconds = 900.0
@@ -102,6 +105,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def effective_bundle_dir(self) -> Path:
         """Where agent bundles lie."""
         return self.bundle_dir or self.data_dir / "bundles"
+
+    @property
+    def effective_secrets_key_file(self) -> Path:
+        """The key that seals second factors."""
+        return self.secrets_key_file or self.data_dir / "secrets.key"
 
     @property
     def tls_dir(self) -> Path:

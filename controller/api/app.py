@@ -16,10 +16,10 @@ from controller.api.body import StrictRequest
 from controller.api.edge import Edge
 from controller.api.errors import answer_error
 from controller.api.guards import guard_identity, require_identity
-from controller.api.handlers import auth, docs, events, health, tokens
+from controller.api.handlers import auth, docs, events, health, second_factor, security, sessions, tokens
 from controller.api.handlers.health import Probes
 from controller.api.openapi import openapi_config
-from controller.api.rate_limit import RateLimiter
+from controller.api.rate_limit import LoginThrottle
 from controller.core.auth.service import Authenticator
 from controller.core.context import Actor
 from controller.core.events.publisher import EventPublisher
@@ -31,6 +31,9 @@ MAX_BODY_BYTES: Final = 2 * 1024 * 1024
 
 _OWN_ROUTES: Final = (
     *auth.ROUTES,
+    *sessions.ROUTES,
+    *second_factor.ROUTES,
+    *security.ROUTES,
     *tokens.ROUTES,
     *events.ROUTES,
 )
@@ -80,18 +83,23 @@ def create_app(parts: Parts) -> Application:
         request_class=StrictRequest,
         request_max_body_size=MAX_BODY_BYTES,
     )
-    edge = Edge(app, identities=parts.authenticator, metrics=parts.metrics, own_origin=parts.own_origin)
+    edge = Edge(
+        app,
+        identities=parts.authenticator,
+        policies=parts.authenticator.policies,
+        metrics=parts.metrics,
+        own_origin=parts.own_origin,
+    )
     return Application(asgi=edge, litestar=app)
 
 
 def _dependencies(parts: Parts) -> dict[str, Provide]:
-    limiter = RateLimiter(burst=5, seconds_per_attempt=3.0)
     values: dict[str, Any] = {
         "operations": parts.operations,
         "authenticator": parts.authenticator,
         "publisher": parts.publisher,
         "probes": parts.probes,
-        "login_limiter": limiter,
+        "login_throttle": LoginThrottle(),
         **(parts.dependencies or {}),
     }
     provided = {name: _provide(value) for name, value in values.items()}

@@ -21,7 +21,8 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from controller.api import scopes
 from controller.api.errors import PROBLEM_MEDIA_TYPE, log_problem, problem_of, render_problem
 from controller.api.origin import require_own_origin
-from controller.core.auth.service import Identity
+from controller.core.auth.identities import Identity
+from controller.core.auth.policy import SecurityPolicy, require_let_in, require_not_denied
 from controller.db.base import new_id
 from controller.metrics.registry import HttpMetrics
 from shared.errors import InvalidInputError
@@ -31,6 +32,7 @@ SESSION_COOKIE: Final = "__Host-wcp"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _UNMATCHED: Final = "(no route)"
+_PROBES: Final = frozenset({"/healthz", "/readyz"})
 
 _SECURITY_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = (
     (b"x-content-type-options", b"nosniff"),
@@ -56,15 +58,30 @@ AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 class IdentityFinder(Protocol):
     """What the edge needs of controller.core.auth."""
 
-    async def find_identity(self, secret: str) -> Identity | None: ...
+    async def find_identity(self, secret: str, address: str = "") -> Identity | None: ...
+
+
+class PolicyReader(Protocol):
+    """What the edge needs to know of who may come from where."""
+
+    async def current(self) -> SecurityPolicy: ...
 
 
 class Edge:
     """An ASGI application around another one."""
 
-    def __init__(self, app: AsgiApp, *, identities: IdentityFinder, metrics: HttpMetrics, own_origin: str) -> None:
+    def __init__(
+        self,
+        app: AsgiApp,
+        *,
+        identities: IdentityFinder,
+        policies: PolicyReader,
+        metrics: HttpMetrics,
+        own_origin: str,
+    ) -> None:
         self._app = app
         self._identities = identities
+        self._policies = policies
         self._metrics = metrics
         self._own_origin = own_origin
 
@@ -103,10 +120,19 @@ class Edge:
         await self._app(scope, receive, send)
 
     async def _identify(self, scope: Scope) -> None:
+        if scope["path"] in _PROBES:  # answer whatever else fails, the database included
+            scopes.remember_identity(scope, None, is_rejected=False)
+            return
         headers = Headers.from_scope(scope)  # type: ignore[arg-type] # any scope with headers
         bearer = _bearer_from(headers)
         secret = bearer or _cookie_from(headers)
-        identity = await self._identities.find_identity(secret) if secret else None
+        address = _address_of(scope)
+        policy = await self._policies.current()
+        scopes.remember_policy(scope, policy)
+        require_not_denied(policy, address)
+        if secret:
+            require_let_in(policy, address)
+        identity = await self._identities.find_identity(secret, address) if secret else None
         if bearer is None:
             # Browsers add a cookie to requests that other sites caused; a bearer token only our own callers add.
             require_own_origin(scope, headers, self._own_origin, is_signed_in=identity is not None)
@@ -133,6 +159,11 @@ class _Answer:
             headers.append((b"x-request-id", self._request_id.encode()))
             message["headers"] = headers
         await self._send(message)
+
+
+def _address_of(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def _require_clean_address(scope: Scope) -> None:

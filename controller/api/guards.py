@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, Final
 
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 
 from controller.api import scopes
-from controller.core.auth.service import Identity
-from shared.errors import UnauthenticatedError
+from controller.core.auth.identities import Identity
+from controller.core.auth.policy import SecurityPolicy
+from controller.db.base import utc_now
+from shared.errors import ForbiddenError, UnauthenticatedError
 
 PUBLIC: Final = "public"
 """A handler with opt={PUBLIC: True} answers everybody; all others want somebody we know."""
+ENROLLING: Final = "enrolling"
+"""A handler with opt={ENROLLING: True} also answers people who must have a second factor and have none yet."""
+STEP_UP_ACTS: Final = frozenset(
+    {
+        "create-token",
+        "delete-account",
+        "delete-node",
+        "revoke-node",
+        "start-ca-rotation",
+        "advance-ca-rotation",
+        "rollback-ca-rotation",
+        "rotate-job-key",
+        "revoke-job-key",
+        "update-security",
+        "set-user-networks",
+        "reset-second-factor",
+        "renew-recovery-codes",
+    }
+)
+"""Operation ids of dangerous acts: a person must have proved lately who they are, so that a session that was left open
+or stolen cannot do them. A token is exempt: nobody sits there to ask, and its scopes say what it may do."""
 
 
 def require_identity(connection: ASGIConnection[Any, Any, Any, Any]) -> Identity:
@@ -35,5 +59,46 @@ def require_identity(connection: ASGIConnection[Any, Any, Any, Any]) -> Identity
 
 def guard_identity(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """Litestar guard of the whole application: public handlers say so, so that forgetting one is safe."""
-    if not handler.opt.get(PUBLIC):
-        require_identity(connection)
+    if handler.opt.get(PUBLIC):
+        return
+    identity = require_identity(connection)
+    if not identity.is_person:
+        return
+    policy = scopes.policy_of(connection.scope)
+    if not handler.opt.get(ENROLLING):
+        require_second_factor(identity, policy)
+    if getattr(handler, "operation_id", None) in STEP_UP_ACTS:
+        require_recent_proof(identity, policy)
+
+
+def require_second_factor(identity: Identity, policy: SecurityPolicy) -> None:
+    """Pass whoever has a second factor, or need not have one.
+
+    Raises:
+        ForbiddenError: It is required, and they have none yet.
+    """
+    if (
+        identity.is_person
+        and not identity.has_second_factor
+        and identity.actor.role.value in policy.second_factor_roles
+    ):
+        raise ForbiddenError(
+            "a second factor is required here, and you have none yet",
+            code="second_factor_enrolment_required",
+            hint="Set one up first: wcp360 second-factor begin, then wcp360 second-factor confirm.",
+        )
+
+
+def require_recent_proof(identity: Identity, policy: SecurityPolicy) -> None:
+    """Pass when the person proved lately who they are.
+
+    Raises:
+        ForbiddenError: They did not.
+    """
+    lately = utc_now() - timedelta(minutes=policy.step_up_minutes)
+    if identity.verified_at is None or identity.verified_at < lately:
+        raise ForbiddenError(
+            f"this needs a proof of who you are from the last {policy.step_up_minutes} minutes",
+            code="step_up_required",
+            hint="POST /api/v1/auth/step-up, or: wcp360 auth step-up --code CODE (or --password -).",
+        )

@@ -29,6 +29,9 @@ _PROBLEM_REFERENCE: Final = {"$ref": "#/components/schemas/Problem"}
 
 TAGS: Final[Mapping[str, str]] = {
     "auth": "Signing in and out; whoever asks.",
+    "sessions": "Where one is signed in, and who tried to.",
+    "second-factor": "Codes of a device beside the password.",
+    "security": "What holds for everybody who signs in.",
     "tokens": "API tokens: secrets for programs, with scopes of their own.",
     "packages": "What an account may use: processor, memory, processes, disk.",
     "limits": "What packages can limit and allow, and who keeps accounts to it.",

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Final
 
-from controller.core.auth.service import Identity
+from controller.core.auth.identities import Identity
+from controller.core.auth.policy import SecurityPolicy
 
 _REQUEST_ID: Final = "wcp_request_id"
 _IDENTITY: Final = "wcp_identity"
 _REJECTED: Final = "wcp_credential_rejected"
+_POLICY: Final = "wcp_security_policy"
 
 Scope = MutableMapping[str, Any]
 
@@ -45,3 +47,14 @@ def identity_of(scope: Mapping[str, Any]) -> Identity | None:
 def is_credential_rejected(scope: Mapping[str, Any]) -> bool:
     """True when a secret was shown that is not valid."""
     return bool(_state(scope).get(_REJECTED, False))
+
+
+def remember_policy(scope: Scope, policy: SecurityPolicy) -> None:
+    """Set once by the edge: what holds for this request."""
+    scope.setdefault("state", {})[_POLICY] = policy
+
+
+def policy_of(scope: Mapping[str, Any]) -> SecurityPolicy:
+    """What holds for this request."""
+    policy: SecurityPolicy = _state(scope).get(_POLICY) or SecurityPolicy()
+    return policy

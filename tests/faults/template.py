@@ -8,8 +8,9 @@ from typing import Any
 
 from agent.bootstrap import build_registry
 from agent.simulator.fleet import FleetPlan, SimulatedFleet
+from controller.core.auth.attempts import Device
 from controller.core.auth.passwords import Passwords
-from controller.core.auth.service import Authenticator, Device
+from controller.core.auth.service import Authenticator
 from controller.core.auth.users import create_user
 from controller.core.context import Role
 from controller.db.engine import Database

@@ -13,8 +13,8 @@ import pytest
 from argon2 import PasswordHasher
 
 from controller.bootstrap import Controller, build_controller
+from controller.core.auth.attempts import Device
 from controller.core.auth.passwords import Passwords
-from controller.core.auth.service import Device
 from controller.core.auth.users import create_user
 from controller.core.context import Role
 from controller.db.engine import Database

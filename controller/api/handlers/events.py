@@ -12,8 +12,10 @@ from litestar.di import NamedDependency
 from litestar.exceptions import WebSocketDisconnect
 
 from controller.api import scopes
-from controller.api.guards import PUBLIC
-from controller.core.auth.service import Authenticator, Identity
+from controller.api.guards import PUBLIC, require_second_factor
+from controller.core.auth.identities import Identity
+from controller.core.auth.policy import require_let_in
+from controller.core.auth.service import Authenticator
 from controller.core.events.publisher import EventPublisher, Notice, Subscription, Topic
 from shared.errors import FleetError, InvalidInputError, UnauthenticatedError
 
@@ -94,15 +96,20 @@ async def stream_events(
 
 
 async def _identify(socket: WebSocket[Any, Any, Any], authenticator: Authenticator) -> Identity:
-    identity = scopes.identity_of(socket.scope)
-    if identity is not None:
-        return identity
+    identity = scopes.identity_of(socket.scope) or await _find_by_message(socket, authenticator)
+    require_second_factor(identity, await authenticator.policies.current())
+    return identity
+
+
+async def _find_by_message(socket: WebSocket[Any, Any, Any], authenticator: Authenticator) -> Identity:
     try:
         async with asyncio.timeout(FIRST_MESSAGE_SECONDS):
             message = parse_message(await socket.receive_text())
     except TimeoutError as error:
         raise UnauthenticatedError("no token came in time") from error
-    found = await authenticator.find_identity(message.token) if message.token else None
+    address = socket.client.host if socket.client else ""
+    require_let_in(await authenticator.policies.current(), address)
+    found = await authenticator.find_identity(message.token, address) if message.token else None
     if found is None:
         raise UnauthenticatedError("the first message must hold a valid token")
     return found

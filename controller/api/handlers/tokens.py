@@ -12,6 +12,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 
 from controller.api.guards import require_identity
 from controller.core.auth.models import ApiToken
+from controller.core.auth.service import Authenticator
 from controller.core.auth.tokens import TokenCreate as TokenParams
 from controller.core.auth.tokens import create_token as create_token_use_case
 from controller.core.auth.tokens import list_tokens as list_tokens_query
@@ -39,6 +40,14 @@ class TokenCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Annotated[datetime, msgspec.Meta(tz=True)] | None,
         msgspec.Meta(description="When it ends; null: when it is revoked."),
     ] = None
+    allowed_networks: Annotated[
+        list[str],
+        msgspec.Meta(
+            max_length=200,
+            description="Where it may be used from, in CIDR notation; empty: everywhere its user may be.",
+            examples=[["203.0.113.0/24"]],
+        ),
+    ] = []
 
 
 class TokenView(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +59,9 @@ class TokenView(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     expires_at: datetime | None
     last_used_at: Annotated[datetime | None, msgspec.Meta(description="Exact to five minutes.")]
+    last_address: Annotated[str, msgspec.Meta(description="Where it was used from the last time; empty: never used.")]
+    use_count: Annotated[int, msgspec.Meta(description="Requests it signed; other processes tell within minutes.")]
+    allowed_networks: Annotated[list[str], msgspec.Meta(description="Empty: from everywhere.")]
 
 
 class TokenSecretView(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +87,9 @@ def render_token(row: ApiToken) -> TokenView:
         created_at=row.created_at,
         expires_at=row.expires_at,
         last_used_at=row.last_used_at,
+        last_address=row.last_address,
+        use_count=row.use_count,
+        allowed_networks=list(row.allowed_networks or ()),
     )
 
 
@@ -82,6 +97,7 @@ def render_token(row: ApiToken) -> TokenView:
 async def list_tokens(
     request: Request[Any, Any, Any],
     operations: NamedDependency[Operations],
+    authenticator: NamedDependency[Authenticator],
     request_id: NamedDependency[str],
     limit: FromQuery[int] = DEFAULT_LIMIT,
     cursor: FromQuery[str | None] = None,
@@ -89,6 +105,8 @@ async def list_tokens(
     """Show one's own tokens that are not revoked."""
     identity = require_identity(request)
     page = PageRequest(limit=limit, cursor=cursor)
+    identity.actor.require("tokens", "read")
+    await authenticator.identities.write_uses()
     found = await operations.read(
         identity.actor, request_id, lambda ctx: list_tokens_query(ctx, identity.user_id, page)
     )
@@ -105,7 +123,11 @@ async def create_token(
     """Make a token with its own scopes; its secret is in this answer and nowhere else."""
     identity = require_identity(request)
     params = TokenParams(
-        user_id=identity.user_id, name=data.name, scopes=tuple(data.scopes), expires_at=data.expires_at
+        user_id=identity.user_id,
+        name=data.name,
+        scopes=tuple(data.scopes),
+        expires_at=data.expires_at,
+        allowed_networks=tuple(data.allowed_networks),
     )
     outcome = await operations.change(identity.actor, request_id, lambda ctx: create_token_use_case(ctx, params))
     return TokenSecretView(token=render_token(outcome.resource.row), secret=outcome.resource.secret)

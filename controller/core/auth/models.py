@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import JSON, Boolean, ForeignKey, String
+from sqlalchemy import JSON, BigInteger, Boolean, ForeignKey, Index, Integer, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from controller.core.context import Role
-from controller.db.base import Model, UtcDateTime
+from controller.db.base import Model, UtcDateTime, utc_now
 
 
 class User(Model):
@@ -22,6 +22,8 @@ class User(Model):
     role: Mapped[str] = mapped_column(String(16), default=Role.ADMIN.value)
     must_change_password: Mapped[bool] = mapped_column(Boolean, default=False)
     disabled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    networks: Mapped[dict[str, list[str]] | None] = mapped_column(JSON(none_as_null=True))
+    """`allow` and `deny`: where this person and their tokens may come from; None: the controller's own lists alone."""
 
 
 class Session(Model):
@@ -35,6 +37,13 @@ class Session(Model):
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
     address: Mapped[str] = mapped_column(String(64), default="")
     user_agent: Mapped[str] = mapped_column(String(200), default="")
+    last_used_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    """Exact to five minutes, as is `last_address`."""
+    last_address: Mapped[str] = mapped_column(String(64), default="")
+    verified_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    """When the person last proved who they are; dangerous acts ask for a recent proof."""
+    has_second_factor: Mapped[bool] = mapped_column(Boolean, default=False)
+    """Whether the user has one. Kept here so that the statement of every request reads two tables and not three."""
 
 
 class ApiToken(Model):
@@ -49,3 +58,78 @@ class ApiToken(Model):
     expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    allowed_networks: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    """In CIDR notation; None: from everywhere."""
+    use_count: Mapped[int] = mapped_column(BigInteger, default=0)
+    last_address: Mapped[str] = mapped_column(String(64), default="")
+
+
+class SecondFactor(Model):
+    """The time-based codes of one user (RFC 6238)."""
+
+    __tablename__ = "second_factors"
+
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), unique=True)
+    sealed_secret: Mapped[bytes] = mapped_column(LargeBinary)
+    """Encrypted by a key that is not in the database, so that a copy of the database makes no codes."""
+    confirmed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """None: begun, and not asked for until a first code proved that the person's device has the secret."""
+    last_step: Mapped[int] = mapped_column(BigInteger, default=0)
+    """Time step of the last code that was taken; neither it nor an older one is taken again."""
+
+
+class RecoveryCode(Model):
+    """A code for when the device is lost; good for one time."""
+
+    __tablename__ = "recovery_codes"
+
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    code_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class SignInAttempt(Model):
+    """Somebody tried to sign in; `created_at` says when."""
+
+    __tablename__ = "sign_in_attempts"
+    __table_args__ = (
+        Index("ix_sign_in_attempts_places", "user_id", "is_success", "network"),
+        Index("ix_sign_in_attempts_names", "username", "id"),
+        Index("ix_sign_in_attempts_created_at", "created_at"),
+    )
+
+    user_id: Mapped[str | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    """None: nobody has this name. Such rows are written all the same, so that a name costs the same time as none."""
+    username: Mapped[str] = mapped_column(String(64))
+    is_success: Mapped[bool] = mapped_column(Boolean)
+    reason: Mapped[str] = mapped_column(String(32))
+    address: Mapped[str] = mapped_column(String(64))
+    network: Mapped[str] = mapped_column(String(64))
+    """The address without its last part: /24 of IPv4, /48 of IPv6."""
+    user_agent: Mapped[str] = mapped_column(String(200))
+    signals: Mapped[list[str]] = mapped_column(JSON)
+    """What was unusual about a success: new_network, new_device, impossible_pace."""
+    is_unusual: Mapped[bool] = mapped_column(Boolean, default=False, index=True)
+
+
+class PasswordHistory(Model):
+    """A password that a user had before."""
+
+    __tablename__ = "password_history"
+
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    password_hash: Mapped[str] = mapped_column(String(255))
+
+
+class SecurityPolicyRow(Model):
+    """The one row of what an administrator decided about signing in; without it the defaults hold."""
+
+    __tablename__ = "security_policies"
+
+    second_factor_roles: Mapped[list[str]] = mapped_column(JSON)
+    allowed_networks: Mapped[list[str]] = mapped_column(JSON)
+    denied_networks: Mapped[list[str]] = mapped_column(JSON)
+    sessions_max: Mapped[int] = mapped_column(Integer)
+    step_up_minutes: Mapped[int] = mapped_column(Integer)
+    password_length_min: Mapped[int] = mapped_column(Integer)
+    password_history: Mapped[int] = mapped_column(Integer)

@@ -1,63 +1,42 @@
-"""Signing in and out, and finding out who holds a secret."""
+"""Signing in and out, and proving again who one is."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from controller.core.audit.chain import append_entries
-from controller.core.auth.models import ApiToken, Session, User
-from controller.core.auth.passwords import Passwords, require_acceptable
-from controller.core.auth.secrets import SESSION_PREFIX, TOKEN_PREFIX, hash_secret, new_secret
+from controller.core.audit.chain import append_entries, record
+from controller.core.auth.attempts import Device, is_known_place, judge_signals, note_attempt, read_habits
+from controller.core.auth.identities import Identities, Identity, require_user_network
+from controller.core.auth.models import PasswordHistory, Session, User
+from controller.core.auth.passwords import Passwords
+from controller.core.auth.policy import PolicyBook, SecurityPolicy, require_let_in
+from controller.core.auth.sealing import KEY_BYTES, Sealer
+from controller.core.auth.second_factor import SecondFactors
+from controller.core.auth.sessions import SessionTerms, SignIn, open_session, require_person, rotate_session
 from controller.core.auth.users import find_user, set_password
-from controller.core.context import Actor, Change, OpContext, Role
+from controller.core.context import Change, OpContext
+from controller.core.events.publisher import EventPublisher, Topic
 from controller.db.base import utc_now
 from controller.db.engine import Database
-from controller.db.prepared import Prepared, param
-from shared.errors import ForbiddenError, InvalidInputError, UnauthenticatedError
-
-_LAST_USED_RESOLUTION: Final = timedelta(minutes=5)
-"""last_used_at is not worth a write transaction for every request."""
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Somebody who showed a secret that is valid now."""
-
-    actor: Actor
-    user_id: str
-    username: str
-    credential_id: str
-    """Id of the session or API token."""
-    must_change_password: bool
-    expires_at: datetime | None
-    """None: the token does not expire."""
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """Where a sign-in came from, for the list of sessions and the audit log."""
-
-    address: str
-    user_agent: str
-    request_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class SignIn:
-    """A new session. `secret` exists nowhere else."""
-
-    secret: str
-    identity: Identity
+from shared.errors import FleetError, ForbiddenError, InvalidInputError, UnauthenticatedError
 
 
 class Authenticator:
-    """Everything about secrets that has to happen before anybody is known, so before there is an OpContext."""
+    """Everything about secrets that has to happen before anybody is known, so before there is an OpContext.
+
+    Args:
+        database: Where people and their secrets are.
+        passwords: Hashes and verifies.
+        session_hours: A sign-in ends after this, however busy it was.
+        clock: The time.
+        sealer: Reads the secrets of second factors; None: with a key that this process forgets, so for none that last.
+        publisher: Is told of unusual sign-ins.
+    """
 
     def __init__(
         self,
@@ -66,82 +45,158 @@ class Authenticator:
         *,
         session_hours: float,
         clock: Callable[[], datetime] = utc_now,
+        sealer: Sealer | None = None,
+        publisher: EventPublisher | None = None,
     ) -> None:
         self._database = database
         self._passwords = passwords
         self._lifetime = timedelta(hours=session_hours)
         self._clock = clock
+        self._publisher = publisher
+        self.identities = Identities(database, clock=clock)
+        self.policies = PolicyBook(database)
+        self.factors = SecondFactors(sealer or Sealer(os.urandom(KEY_BYTES)))
 
-    async def sign_in(self, username: str, password: str, device: Device) -> SignIn:
+    async def sign_in(self, username: str, password: str, device: Device, *, code: str = "") -> SignIn:
         """Begin a session under a new secret, whatever the caller had before (no session fixation).
 
         Raises:
             UnauthenticatedError: No such user, a disabled one, or another password; the three look and cost the same.
+                Also when the password is right and the code is missing (`second_factor_required`) or wrong
+                (`wrong_code`), which only somebody learns who has the password.
+            ForbiddenError: The controller or the user does not let this address in.
         """
+        policy = await self.policies.current()
+        require_let_in(policy, device.address)
         async with self._database.read() as reader:
             user = await find_user(reader, username)
         is_right = await self._passwords.verify(user.password_hash if user else None, password)
-        if user is None or not is_right or user.disabled_at is not None:
-            raise UnauthenticatedError("user name or password is wrong", code="wrong_credentials")
-        secret, now = new_secret(SESSION_PREFIX), self._clock()
-        row = Session(
-            user_id=user.id,
-            secret_hash=hash_secret(secret),
-            expires_at=now + self._lifetime,
-            address=device.address[:64],
-            user_agent=device.user_agent[:200],
-        )
+        refusal: FleetError | None = None
         async with self._database.write() as writer:
-            writer.add(row)
-            await writer.execute(delete(Session).where(Session.expires_at <= now))
-            await writer.flush()
-            shown = _SessionRow(row.id, row.expires_at, user.id, user.username, user.role, user.must_change_password)
-            identity = _session_identity(shown)
-            await self._audit(writer, identity, "user.sign_in", device.request_id, after={"address": row.address})
-        return SignIn(secret=secret, identity=identity)
+            if user is not None and is_right:
+                # Locked, so that sign-ins of one person count their sessions one after the other.
+                user = await writer.get_one(User, user.id, with_for_update=True)
+                refusal, reason = await self._judge(writer, user, device, code)
+            else:
+                refusal, reason = _wrong_credentials(), "wrong_password" if user else "unknown_user"
+            if refusal is not None or user is None:
+                note_attempt(writer, username, user.id if user else None, device, reason=reason, signals=[])
+            else:
+                signals, sign_in = await self._open(writer, user, device, policy)
+        if refusal is not None or user is None:
+            raise refusal or _wrong_credentials()
+        if signals and self._publisher is not None:
+            data = {"id": user.id, "name": user.username, "address": device.address, "signals": signals}
+            self._publisher.publish(Topic.SECURITY, "user.unusual_sign_in", data)
+        return sign_in
+
+    async def _judge(
+        self, writer: AsyncSession, user: User, device: Device, code: str
+    ) -> tuple[FleetError | None, str]:
+        """What speaks against somebody who has the right password, and the word for it in the history."""
+        if user.disabled_at is not None:
+            return _wrong_credentials(), "disabled"
+        try:
+            require_user_network(user.networks, device.address, user.username)
+        except ForbiddenError as error:
+            return error, "network_refused"
+        if not (await self.factors.read_state(writer, user.id)).is_enabled:
+            return None, ""
+        if not code:
+            hint = "Sign in again with `code`: six digits of your device, or a recovery code."
+            return UnauthenticatedError("a code is needed", code="second_factor_required", hint=hint), "code_asked"
+        if not await self.factors.take(writer, user.id, code, self._clock()):
+            hint = "Wait for the next code of your device; each is good for one time. Or use a recovery code."
+            return UnauthenticatedError("this code is not right", code="wrong_code", hint=hint), "wrong_code"
+        return None, ""
+
+    async def _open(
+        self, writer: AsyncSession, user: User, device: Device, policy: SecurityPolicy
+    ) -> tuple[list[str], SignIn]:
+        now = self._clock()
+        signals = judge_signals(await read_habits(writer, user.id, now), device, now)
+        note_attempt(writer, user.username, user.id, device, reason="", signals=signals)
+        terms = SessionTerms(
+            now=now,
+            expires_at=now + self._lifetime,
+            sessions_max=policy.sessions_max,
+            has_second_factor=(await self.factors.read_state(writer, user.id)).is_enabled,
+        )
+        sign_in = await open_session(writer, user, device, terms)
+        after: dict[str, object] = {"address": device.address[:64]}
+        if signals:
+            after["signals"] = signals
+        await self._audit(writer, sign_in.identity, "user.sign_in", device.request_id, after=after)
+        return signals, sign_in
+
+    async def is_known_place(self, username: str, address: str) -> bool:
+        """Whether the owner of this name signed in from this network before, so is not slowed by others' guesses."""
+        async with self._database.read() as reader:
+            return await is_known_place(reader, username, address, self._clock())
 
     async def sign_out(self, identity: Identity, request_id: str = "") -> None:
         """End one session; ending it twice is the same. An API token is left alone: it is revoked, not signed out."""
-        if identity.actor.kind != "user":
+        if not identity.is_person:
             return
         async with self._database.write() as writer:
             await writer.execute(delete(Session).where(Session.id == identity.credential_id))
             await self._audit(writer, identity, "user.sign_out", request_id)
 
-    async def find_identity(self, secret: str) -> Identity | None:
-        """Who holds this secret of a session or token; None when it is unknown, ended, or its user disabled."""
-        now = self._clock()
-        if secret.startswith(SESSION_PREFIX):
-            sessions = await self._database.glance(_SESSION, hash=hash_secret(secret), now=now)
-            return _session_identity(sessions[0]) if sessions else None
-        if not secret.startswith(TOKEN_PREFIX):
-            return None
-        tokens = await self._database.glance(_TOKEN, hash=hash_secret(secret))
-        found: _TokenRow | None = tokens[0] if tokens else None
-        if found is None or (found.expires_at is not None and found.expires_at <= now):
-            return None
-        if found.last_used_at is None or now - found.last_used_at > _LAST_USED_RESOLUTION:
-            await self._note_use(found.id, now)
-        return _token_identity(found)
+    async def find_identity(self, secret: str, address: str = "") -> Identity | None:
+        """Who holds this secret of a session or token; None when it is unknown, ended, or its user disabled.
+
+        Raises:
+            ForbiddenError: It is valid, and may not be used from this address.
+        """
+        return await self.identities.find_identity(secret, address)
+
+    async def require_proof(self, identity: Identity, *, password: str, code: str) -> None:
+        """Pass when the person of a session shows their password, or a code of their second factor.
+
+        Raises:
+            ForbiddenError: An API token asks.
+            InvalidInputError: Neither was given, or it is wrong.
+        """
+        require_person(identity, "prove who somebody is")
+        if code:
+            async with self._database.write() as writer:
+                is_right = await self.factors.take(writer, identity.user_id, code, self._clock())
+            if not is_right:
+                raise InvalidInputError("this code is not right, or was used", field="code")
+            return
+        if not password:
+            raise InvalidInputError("the password or a code is needed", field="password")
+        async with self._database.read() as reader:
+            stored = (await reader.get_one(User, identity.user_id)).password_hash
+        if not await self._passwords.verify(stored, password):
+            raise InvalidInputError("this is not the password", field="password")
 
     async def change_password(self, identity: Identity, current: str, new: str, request_id: str = "") -> None:
         """Replace one's own password and end all sessions of the user.
 
         Raises:
             ForbiddenError: An API token asks; only a person knows a password.
-            InvalidInputError: The current password is wrong, or the new one is too short, too long or the same.
+            InvalidInputError: The current password is wrong, or the new one is too short, too long, easily guessed or
+                was used before.
         """
-        if identity.actor.kind != "user":
-            raise ForbiddenError("an API token cannot change a password", hint="Sign in with the password first.")
-        require_acceptable(new, field="new_password")
+        require_person(identity, "change a password")
+        policy = await self.policies.current()
         if new == current:
             raise InvalidInputError("the new password is the current one", field="new_password")
+        await self._passwords.require_strong(
+            new, length_min=policy.password_length_min, words=[identity.username], field="new_password"
+        )
         async with self._database.read() as reader:
             stored = (await reader.get_one(User, identity.user_id)).password_hash
+            former = await _read_former(reader, identity.user_id, policy.password_history)
         if not await self._passwords.verify(stored, current):
             raise InvalidInputError("this is not the current password", field="current_password")
+        await self._passwords.require_new(new, former, field="new_password")
         hashed = await self._passwords.hash(new)
         async with self._database.write() as writer:
+            writer.add(PasswordHistory(user_id=identity.user_id, password_hash=stored))
+            await writer.flush()
+            await _forget_former(writer, identity.user_id, policy.password_history)
             await set_password(writer, identity.username, hashed, must_change_password=False)
             await self._audit(writer, identity, "user.change_password", request_id)
 
@@ -152,81 +207,36 @@ class Authenticator:
         action: str,
         request_id: str,
         *,
-        after: dict[str, str] | None = None,
+        after: dict[str, object] | None = None,
     ) -> None:
         ctx = OpContext(actor=identity.actor, session=session, request_id=request_id, now=self._clock())
         target = f"user/{identity.user_id}"
         await append_entries(ctx, [Change(action=action, target=target, target_name=identity.username, after=after)])
 
-    async def _note_use(self, token_id: str, now: datetime) -> None:
-        async with self._database.write() as writer:
-            await writer.execute(update(ApiToken).where(ApiToken.id == token_id).values(last_used_at=now))
+
+async def step_up(ctx: OpContext, identity: Identity) -> SignIn:
+    """Let the session of whoever just proved who they are do dangerous things for a while, under a new secret.
+
+    Raises:
+        ForbiddenError: An API token asks.
+        NotFoundError: The session was ended meanwhile.
+    """
+    require_person(identity, "step up")
+    record(ctx, Change("session.step_up", f"session/{identity.credential_id}", identity.username))
+    return await rotate_session(ctx.session, identity, ctx.now)
 
 
-class _SessionRow(NamedTuple):
-    """A session and its user; every request asks for one, so it is read on the hot path."""
-
-    id: str
-    expires_at: datetime
-    user_id: str
-    username: str
-    role: str
-    must_change_password: bool
+def _wrong_credentials() -> UnauthenticatedError:
+    return UnauthenticatedError("user name or password is wrong", code="wrong_credentials")
 
 
-class _TokenRow(NamedTuple):
-    """An API token and its user."""
-
-    id: str
-    name: str
-    scopes: list[str]
-    expires_at: datetime | None
-    last_used_at: datetime | None
-    user_id: str
-    username: str
-    role: str
+async def _read_former(session: AsyncSession, user_id: str, count: int) -> list[str]:
+    statement = select(PasswordHistory.password_hash).where(PasswordHistory.user_id == user_id)
+    return list(await session.scalars(statement.order_by(PasswordHistory.id.desc()).limit(count)))
 
 
-_SESSION: Final = Prepared(
-    select(Session.id, Session.expires_at, User.id, User.username, User.role, User.must_change_password)
-    .join(User, User.id == Session.user_id)
-    .where(Session.secret_hash == param("hash"), Session.expires_at > param("now"), User.disabled_at.is_(None)),
-    _SessionRow,
-)
-_TOKEN: Final = Prepared(
-    select(
-        ApiToken.id,
-        ApiToken.name,
-        ApiToken.scopes,
-        ApiToken.expires_at,
-        ApiToken.last_used_at,
-        User.id,
-        User.username,
-        User.role,
-    )
-    .join(User, User.id == ApiToken.user_id)
-    .where(ApiToken.secret_hash == param("hash"), ApiToken.revoked_at.is_(None), User.disabled_at.is_(None)),
-    _TokenRow,
-)
-
-
-def _session_identity(row: _SessionRow) -> Identity:
-    return Identity(
-        actor=Actor(kind="user", id=row.user_id, name=row.username, role=Role(row.role)),
-        user_id=row.user_id,
-        username=row.username,
-        credential_id=row.id,
-        must_change_password=row.must_change_password,
-        expires_at=row.expires_at,
-    )
-
-
-def _token_identity(row: _TokenRow) -> Identity:
-    return Identity(
-        actor=Actor(kind="token", id=row.id, name=row.name, role=Role(row.role), scopes=frozenset(row.scopes)),
-        user_id=row.user_id,
-        username=row.username,
-        credential_id=row.id,
-        must_change_password=False,
-        expires_at=row.expires_at,
-    )
+async def _forget_former(session: AsyncSession, user_id: str, count: int) -> None:
+    newest = select(PasswordHistory.id).where(PasswordHistory.user_id == user_id).order_by(PasswordHistory.id.desc())
+    kept = list(await session.scalars(newest.limit(count)))
+    statement = delete(PasswordHistory).where(PasswordHistory.user_id == user_id, PasswordHistory.id.not_in(kept))
+    await session.execute(statement, execution_options={"synchronize_session": False})

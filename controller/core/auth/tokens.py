@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from controller.core.audit.chain import record
 from controller.core.auth.models import ApiToken
+from controller.core.auth.networks import parse_networks
 from controller.core.auth.secrets import TOKEN_PREFIX, hash_secret, new_secret
 from controller.core.context import Actor, Change, OpContext
 from controller.core.fields import not_found, require_id, require_text
@@ -32,6 +33,8 @@ class TokenCreate:
     name: str
     scopes: tuple[str, ...]
     expires_at: datetime | None
+    allowed_networks: tuple[str, ...] = ()
+    """In CIDR notation; empty: from everywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ async def create_token(ctx: OpContext, params: TokenCreate) -> NewToken:
         expires_at=params.expires_at,
         last_used_at=None,
         revoked_at=None,
+        allowed_networks=parse_networks(params.allowed_networks, field="allowed_networks") or None,
     )
     ctx.session.add(row)
     await ctx.session.flush()
@@ -112,6 +116,7 @@ def _facts(row: ApiToken) -> dict[str, object]:
     return {
         "name": row.name,
         "scopes": list(row.scopes),
+        "allowed_networks": list(row.allowed_networks or ()),
         "expires_at": row.expires_at.isoformat() if row.expires_at else None,
     }
 

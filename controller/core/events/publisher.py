@@ -38,6 +38,7 @@ class Topic(enum.Enum):
     ROLLOUTS = "rollouts"
     METRICS = "metrics"
     AUDIT = "audit"
+    SECURITY = "security"
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):

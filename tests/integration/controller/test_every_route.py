@@ -50,6 +50,8 @@ NO_JOB: Final = {
     "dismiss-attention", "undismiss-attention", "create-release", "create-rollout", "pause-rollout", "resume-rollout",
     "abort-rollout", "release-node", "start-ca-rotation", "advance-ca-rotation", "rollback-ca-rotation",
     "rotate-job-key", "revoke-job-key",
+    "step-up", "revoke-session", "revoke-other-sessions", "begin-second-factor", "confirm-second-factor",
+    "disable-second-factor", "renew-recovery-codes", "update-security", "set-user-networks", "reset-second-factor",
 }  # fmt: skip
 MAY_HAVE_NO_JOB: Final = {
     # 202 with an empty list when no node needs to know.
@@ -60,6 +62,12 @@ BODIES: Final[dict[str, Any]] = {
     "login": {"username": "somebody", "password": "of no account here"},
     "change-password": {"current_password": "of no account here", "new_password": "another long password"},
     "create-token": {"name": "more", "scopes": ["*"]},
+    "step-up": {"password": "of no account here"},
+    "begin-second-factor": {"password": "of no account here"},
+    "confirm-second-factor": {"code": "000000"},
+    "disable-second-factor": {"password": "of no account here"},
+    "update-security": {"sessions_max": 7},
+    "set-user-networks": {"deny": ["198.51.100.7/32"]},
     "create-package": {"name": "Other"},
     "update-package": {"processes_max": 77},
     "clone-package": {"name": "Copy of {package_id}"},
@@ -183,6 +191,7 @@ class Api:
         ids["item_id"] = f"drift.{ids['finding_id']}"
         ids["parked_id"] = await self._add_parked(ids, name)
         ids |= await self._add_rollout(number, ids["node_id"])
+        ids |= {"session_id": ids["node_id"], "username": "admin"}
         ids["kid"] = (await self.controller.fleet.keys.signer.current_job_keys())[-1].kid
         return ids
 
@@ -255,11 +264,11 @@ class Api:
         return {"authorization": f"Bearer {secret}"}
 
     async def rows(self) -> dict[str, list[tuple[Any, ...]]]:
-        """Every row of the database, but for when a token was last used."""
+        """Every row of the database, but for when a token was used, how often and from where."""
         content = {}
         async with self.controller.database.read() as session:
             for table in METADATA.sorted_tables:
-                columns = [column for column in table.columns if column.name not in ("last_used_at", "updated_at")]
+                columns = [column for column in table.columns if column.name not in ("last_used_at", "updated_at", "use_count", "last_address")]
                 content[table.name] = sorted(map(tuple, await session.execute(select(*columns))), key=repr)
         return content
 
@@ -412,6 +421,9 @@ UNREADY: Final = {
     "login", "change-password", "enrol", "renew-certificate", "approve-node", "reject-node", "delete-node",
     "retry-site", "discard-site-change", "revoke-token", "adopt-drift", "release-node", "advance-ca-rotation",
     "rollback-ca-rotation",
+    # What only a person can do, signed in: test_second_factor.py and test_sign_in_security.py do it.
+    "step-up", "begin-second-factor", "confirm-second-factor", "disable-second-factor", "renew-recovery-codes",
+    "reset-second-factor", "revoke-session",
 }  # fmt: skip
 
 

@@ -1,0 +1,209 @@
+"""Who holds a secret: the one question that every request asks, answered by one prepared statement."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import select, update
+
+from controller.core.auth.models import ApiToken, Session, User
+from controller.core.auth.networks import require_network
+from controller.core.auth.secrets import SESSION_PREFIX, TOKEN_PREFIX, hash_secret
+from controller.core.context import Actor, Role
+from controller.db.base import utc_now
+from controller.db.engine import Database
+from controller.db.prepared import Prepared, param
+
+LAST_USED_RESOLUTION: Final = timedelta(minutes=5)
+"""last_used_at is not worth a write transaction for every request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Somebody who showed a secret that is valid now."""
+
+    actor: Actor
+    user_id: str
+    username: str
+    credential_id: str
+    """Id of the session or API token."""
+    must_change_password: bool
+    expires_at: datetime | None
+    """None: the token does not expire."""
+    verified_at: datetime | None = None
+    """When the person of a session last proved who they are; None for a token, which proves nothing."""
+    has_second_factor: bool = False
+    """Of a session's user."""
+
+    @property
+    def is_person(self) -> bool:
+        """Whether somebody signed in, as opposed to a program with a token."""
+        return self.actor.kind == "user"
+
+
+class SessionRow(NamedTuple):
+    """A session and its user; every request asks for one, so it is read on the hot path."""
+
+    id: str
+    expires_at: datetime
+    last_used_at: datetime
+    verified_at: datetime
+    has_second_factor: bool
+    user_id: str
+    username: str
+    role: str
+    must_change_password: bool
+    networks: Mapping[str, list[str]] | None
+
+
+class _TokenRow(NamedTuple):
+    """An API token and its user."""
+
+    id: str
+    name: str
+    scopes: list[str]
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    allowed_networks: list[str] | None
+    user_id: str
+    username: str
+    role: str
+    networks: Mapping[str, list[str]] | None
+
+
+_SESSION: Final = Prepared(
+    select(
+        Session.id,
+        Session.expires_at,
+        Session.last_used_at,
+        Session.verified_at,
+        Session.has_second_factor,
+        User.id,
+        User.username,
+        User.role,
+        User.must_change_password,
+        User.networks,
+    )
+    .join(User, User.id == Session.user_id)
+    .where(Session.secret_hash == param("hash"), Session.expires_at > param("now"), User.disabled_at.is_(None)),
+    SessionRow,
+)
+_TOKEN: Final = Prepared(
+    select(
+        ApiToken.id,
+        ApiToken.name,
+        ApiToken.scopes,
+        ApiToken.expires_at,
+        ApiToken.last_used_at,
+        ApiToken.allowed_networks,
+        User.id,
+        User.username,
+        User.role,
+        User.networks,
+    )
+    .join(User, User.id == ApiToken.user_id)
+    .where(ApiToken.secret_hash == param("hash"), ApiToken.revoked_at.is_(None), User.disabled_at.is_(None)),
+    _TokenRow,
+)
+
+
+class Identities:
+    """Finds who holds a secret, and notes that it was used."""
+
+    def __init__(self, database: Database, *, clock: Callable[[], datetime] = utc_now) -> None:
+        self._database = database
+        self._clock = clock
+        self._uses: Counter[str] = Counter()
+        """Token id to requests that are not written yet."""
+        self._addresses: dict[str, str] = {}
+
+    async def find_identity(self, secret: str, address: str = "") -> Identity | None:
+        """Who holds this secret of a session or token; None when it is unknown, ended, or its user disabled.
+
+        Raises:
+            ForbiddenError: It is valid, and may not be used from this address.
+        """
+        now = self._clock()
+        if secret.startswith(SESSION_PREFIX):
+            return await self._find_session(hash_secret(secret), address, now)
+        return await self._find_token(hash_secret(secret), address, now) if secret.startswith(TOKEN_PREFIX) else None
+
+    async def _find_session(self, hashed: str, address: str, now: datetime) -> Identity | None:
+        sessions = await self._database.glance(_SESSION, hash=hashed, now=now)
+        if not sessions:
+            return None
+        found: SessionRow = sessions[0]
+        require_user_network(found.networks, address, found.username)
+        if now - found.last_used_at > LAST_USED_RESOLUTION:
+            values: dict[str, Any] = {"last_used_at": now, "last_address": address[:64]}
+            async with self._database.write() as writer:
+                await writer.execute(update(Session).where(Session.id == found.id).values(**values))
+        return session_identity(found)
+
+    async def _find_token(self, hashed: str, address: str, now: datetime) -> Identity | None:
+        tokens = await self._database.glance(_TOKEN, hash=hashed)
+        found: _TokenRow | None = tokens[0] if tokens else None
+        if found is None or (found.expires_at is not None and found.expires_at <= now):
+            return None
+        require_user_network(found.networks, address, found.username)
+        if found.allowed_networks:
+            require_network(address, allow=found.allowed_networks, who=f"the token {found.name}")
+        self._uses[found.id] += 1
+        self._addresses[found.id] = address[:64]
+        if found.last_used_at is None or now - found.last_used_at > LAST_USED_RESOLUTION:
+            await self.write_uses()
+        return _token_identity(found)
+
+    async def write_uses(self) -> None:
+        """Write how often tokens were used since the last time, and from where."""
+        uses, addresses, now = self._uses, self._addresses, self._clock()
+        self._uses, self._addresses = Counter(), {}
+        if not uses:
+            return
+        async with self._database.write() as writer:
+            for token_id, count in sorted(uses.items()):
+                values = {
+                    "last_used_at": now,
+                    "use_count": ApiToken.use_count + count,
+                    "last_address": addresses[token_id],
+                }
+                await writer.execute(update(ApiToken).where(ApiToken.id == token_id).values(**values))
+
+
+def require_user_network(networks: Mapping[str, list[str]] | None, address: str, username: str) -> None:
+    """Pass when the user's own lists let this address in.
+
+    Raises:
+        ForbiddenError: They do not.
+    """
+    if networks is not None:
+        require_network(address, allow=networks.get("allow", ()), deny=networks.get("deny", ()), who=username)
+
+
+def session_identity(row: SessionRow) -> Identity:
+    """The identity of a session."""
+    return Identity(
+        actor=Actor(kind="user", id=row.user_id, name=row.username, role=Role(row.role)),
+        user_id=row.user_id,
+        username=row.username,
+        credential_id=row.id,
+        must_change_password=row.must_change_password,
+        expires_at=row.expires_at,
+        verified_at=row.verified_at,
+        has_second_factor=row.has_second_factor,
+    )
+
+
+def _token_identity(row: _TokenRow) -> Identity:
+    return Identity(
+        actor=Actor(kind="token", id=row.id, name=row.name, role=Role(row.role), scopes=frozenset(row.scopes)),
+        user_id=row.user_id,
+        username=row.username,
+        credential_id=row.id,
+        must_change_password=False,
+        expires_at=row.expires_at,
+    )
