@@ -192,7 +192,7 @@ def build_controller(settings: Settings, *, passwords: Passwords | None = None, 
         api_routes=_API_ROUTES,
         root_routes=(*enrolment.ROOT_ROUTES, *releases.ROOT_ROUTES),
         dependencies=_list_dependencies(base, fleet, streams),
-        lifespan=(_as_lifespan(machinery),),
+        lifespan=(_as_lifespan(machinery), _keep_token_uses(authenticator)),
     )
     return Controller(
         role=role,
@@ -221,7 +221,7 @@ def _make_authenticator(base: _Base, hasher: Passwords) -> Authenticator:
         base.database,
         hasher,
         session_hours=base.settings.session_hours,
-        sealer=Sealer.of_file(base.settings.effective_secrets_key_file),
+        sealer=Sealer(base.settings.effective_secrets_key_file),
         publisher=base.publisher,
     )
 
@@ -328,6 +328,15 @@ def _as_lifespan(machinery: Machinery) -> Callable[[Litestar], AbstractAsyncCont
     async def run(_app: Litestar) -> AsyncIterator[None]:
         async with machinery.running():
             yield
+
+    return run
+
+
+def _keep_token_uses(authenticator: Authenticator) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def run(_app: Litestar) -> AsyncIterator[None]:
+        yield
+        await authenticator.identities.write_uses()
 
     return run
 

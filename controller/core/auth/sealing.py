@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -17,28 +18,34 @@ _NONCE_BYTES: Final = 12
 
 
 class Sealer:
-    """AES-256-GCM; what was sealed for one owner does not open for another."""
+    """AES-256-GCM; what was sealed for one owner does not open for another.
 
-    def __init__(self, key: bytes) -> None:
-        self._cipher = AESGCM(key)
+    Args:
+        key: Itself, or the file that holds it. The file is read, or made, when it is first needed: a process that lets
+            nobody sign in never needs it.
+    """
 
-    @classmethod
-    def of_file(cls, path: Path) -> Sealer:
-        """With the key of the file, which is made with mode 0600 when it is missing.
+    def __init__(self, key: bytes | Path) -> None:
+        self._key = key
 
-        Raises:
-            UnavailableError: It cannot be read, or holds no key.
-        """
+    @cached_property
+    def _cipher(self) -> AESGCM:
+        if isinstance(self._key, bytes):
+            return AESGCM(self._key)
         try:
-            key = _ensure_key(path)
+            key = _ensure_key(self._key)
         except OSError as error:
-            raise UnavailableError(f"the key {path} cannot be read: {error.strerror}") from error
+            raise UnavailableError(f"the key {self._key} cannot be read: {error.strerror}") from error
         if len(key) != KEY_BYTES:
-            raise UnavailableError(f"the key {path} is no key of {KEY_BYTES} bytes")
-        return cls(key)
+            raise UnavailableError(f"the key {self._key} is no key of {KEY_BYTES} bytes")
+        return AESGCM(key)
 
     def seal(self, secret: bytes, owner: str) -> bytes:
-        """Nonce and ciphertext."""
+        """Nonce and ciphertext.
+
+        Raises:
+            UnavailableError: The key's file cannot be read or made, or holds no key.
+        """
         nonce = os.urandom(_NONCE_BYTES)
         return nonce + self._cipher.encrypt(nonce, secret, owner.encode())
 
@@ -46,10 +53,11 @@ class Sealer:
         """The secret.
 
         Raises:
-            UnavailableError: It was sealed with another key or for somebody else, or was changed.
+            UnavailableError: It was sealed with another key or for somebody else, or was changed; or as `seal`.
         """
+        cipher = self._cipher
         try:
-            return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], owner.encode())
+            return cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], owner.encode())
         except (InvalidTag, ValueError) as error:
             raise UnavailableError(
                 "a second factor cannot be read with this process's key",

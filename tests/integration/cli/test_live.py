@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyotp
 import pytest
 
 from agent.simulator.fleet import SimulatedFleet
@@ -94,6 +97,32 @@ async def test_login_when_real_certificates_are_used_works_from_word_to_word(
     assert (await wcp360("auth", "show-me", "--json")).json["username"] == "admin"
     assert (await wcp360("logout")).status == 0
     assert (await wcp360("auth", "show-me")).status == ExitCode.NOT_ALLOWED
+
+
+async def test_login_when_a_second_factor_is_set_up_asks_for_the_code(
+    wcp360: Wcp360, live_controller: LiveController, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("WCP360_CONTROLLER", "WCP360_CA_FILE", "WCP360_TOKEN"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("WCP360_PASSWORD", PASSWORD)
+    login = ("login", live_controller.api_url, "--ca-file", str(live_controller.ca_file))
+    assert (await wcp360(*login)).status == 0
+    (tmp_path / "password").write_text(PASSWORD)
+    begun = await wcp360("second-factor", "begin", "--password", f"@{tmp_path}/password", "--json")
+    totp = pyotp.TOTP(begun.json["secret"])
+    now = datetime.now(UTC)
+
+    confirmed = await wcp360("second-factor", "confirm", "--code", totp.at(now - timedelta(seconds=30)), "--json")
+    still_in = await wcp360("auth", "show-me", "--json")  # the profile follows the session to its new secret
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{confirmed.json['recovery_codes'][0]}\n"))
+    again = await wcp360(*login)
+    stepped = await wcp360("auth", "step-up", "--code", confirmed.json["recovery_codes"][1])
+    after = await wcp360("sessions", "list", "--json")
+
+    assert still_in.json["has_second_factor"]
+    assert again.status == 0, again.err
+    assert (stepped.status, after.status) == (0, 0)
+    assert [item["is_current"] for item in after.json["items"]] == [True, False]
 
 
 async def test_token_when_made_and_revoked_by_name_stops_working(

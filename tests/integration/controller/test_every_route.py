@@ -268,7 +268,11 @@ class Api:
         content = {}
         async with self.controller.database.read() as session:
             for table in METADATA.sorted_tables:
-                columns = [column for column in table.columns if column.name not in ("last_used_at", "updated_at", "use_count", "last_address")]
+                columns = [
+                    column
+                    for column in table.columns
+                    if column.name not in ("last_used_at", "updated_at", "use_count", "last_address")
+                ]
                 content[table.name] = sorted(map(tuple, await session.execute(select(*columns))), key=repr)
         return content
 

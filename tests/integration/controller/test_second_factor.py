@@ -10,9 +10,11 @@ import pyotp
 import pytest
 from sqlalchemy import select
 
+from controller.administration import reset_second_factor
 from controller.bootstrap import Controller
 from controller.core.auth.models import RecoveryCode, SecondFactor, Session
 from controller.core.auth.second_factor import STEP_SECONDS
+from shared.errors import NotFoundError
 from tests.integration.conftest import ADMIN, PASSWORD
 
 API = "/api/v1"
@@ -239,3 +241,17 @@ async def test_factor_when_an_administrator_resets_it_is_asked_for_no_more(
     assert (await sign_in(anonymous_client)).status_code == 200
     async with controller.database.read() as session:
         assert not any(row.has_second_factor for row in await session.scalars(select(Session)))
+
+
+async def test_factor_when_reset_on_the_machine_is_asked_for_no_more_and_audited(
+    client: httpx.AsyncClient, anonymous_client: httpx.AsyncClient, controller: Controller
+) -> None:
+    await enrol(client)
+
+    await reset_second_factor(controller.database, ADMIN)
+
+    assert (await sign_in(anonymous_client)).status_code == 200
+    actions = [row["action"] for row in (await client.get(f"{API}/audit")).json()["items"]]
+    assert {"user.begin_second_factor", "user.enable_second_factor", "user.reset_second_factor"} <= set(actions)
+    with pytest.raises(NotFoundError):
+        await reset_second_factor(controller.database, ADMIN)

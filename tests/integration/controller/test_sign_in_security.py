@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import event, select, update
 
 from controller.api.guards import STEP_UP_ACTS
 from controller.api.openapi import build_document
 from controller.bootstrap import Controller
+from controller.core.auth.attempts import Device
 from controller.core.auth.models import ApiToken, Session, SignInAttempt
+from controller.core.auth.passwords import Passwords
+from controller.core.auth.service import Authenticator
 from controller.core.events.publisher import Topic
-from tests.integration.conftest import ADMIN, PASSWORD
+from shared.errors import UnauthenticatedError
+from tests.integration.conftest import ADMIN, FAST_HASHER, PASSWORD
 
 API = "/api/v1"
 HOME, AWAY = "203.0.113.9", "198.51.100.7"
@@ -248,25 +252,53 @@ async def test_guesses_of_many_users_from_one_address_are_slowed(controller: Con
     assert (statuses[0], 429 in statuses) == (401, True)
 
 
-async def test_unknown_user_costs_a_hash_and_a_row_as_a_known_one_does(
-    controller: Controller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hashed: list[str | None] = []
-    verify: Callable[..., Any] = controller.passwords.verify
+class WatchedPasswords(Passwords):
+    """Remembers whether each verification was against somebody's hash or the decoy."""
 
-    async def watched(stored: str | None, password: str) -> bool:
-        hashed.append(stored)
-        return bool(await verify(stored, password))
+    def __init__(self) -> None:
+        super().__init__(FAST_HASHER)
+        self.is_decoy: list[bool] = []
 
-    monkeypatch.setattr(controller.passwords, "verify", watched)
+    async def verify(self, stored: str | None, password: str) -> bool:
+        self.is_decoy.append(stored is None)
+        return await super().verify(stored, password)
 
-    await guess(controller, [AWAY], "nobody")
-    await guess(controller, [AWAY], ADMIN)
+
+async def test_unknown_user_costs_a_hash_and_a_row_as_a_known_one_does(controller: Controller) -> None:
+    passwords = WatchedPasswords()
+    authenticator = Authenticator(controller.database, passwords, session_hours=1)
+
+    for name in ("nobody", ADMIN):
+        with pytest.raises(UnauthenticatedError):
+            await authenticator.sign_in(name, "a guess of somebody", Device(AWAY, "browser"))
 
     async with controller.database.read() as session:
         reasons = list(await session.scalars(select(SignInAttempt.reason).order_by(SignInAttempt.id)))
-    assert [item is None for item in hashed] == [True, False]
+    assert passwords.is_decoy == [True, False]
     assert reasons == ["unknown_user", "wrong_password"]
+
+
+# --- the hot path -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["session", "token"])
+async def test_request_that_is_signed_asks_the_database_nothing_but_who_it_is(
+    client: httpx.AsyncClient, controller: Controller, kind: str
+) -> None:
+    """That one question runs on the driver itself; a statement of SQLAlchemy would be a second one."""
+    if kind == "token":
+        secret = (await client.post(f"{API}/tokens", json={"name": "robot"})).json()["secret"]
+        client.headers["authorization"] = f"Bearer {secret}"
+    await client.get(f"{API}/auth/me")
+    statements: list[str] = []
+
+    @event.listens_for(controller.database.engine.sync_engine, "before_cursor_execute")
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        statements.append(statement)
+
+    answer = await client.get(f"{API}/auth/me")
+
+    assert (answer.status_code, statements) == (200, [])
 
 
 # --- networks -----------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from controller.api.rate_limit import RateLimitedError, RateLimiter
+from controller.api.rate_limit import LoginThrottle, RateLimitedError, RateLimiter
 
 
 class Clock:
@@ -80,3 +80,43 @@ def test_limiter_memory_is_bounded(limiter: RateLimiter) -> None:
         limiter.require(str(number))
 
     assert len(limiter._free_at) == 10_000
+
+
+def refused(throttle: LoginThrottle, address: str, *, is_known_place: bool = False, has_code: bool = False) -> bool:
+    try:
+        throttle.require(address, "Ada", is_known_place=is_known_place, has_code=has_code)
+    except RateLimitedError:
+        return True
+    return False
+
+
+def test_user_when_guessed_from_everywhere_is_slowed_except_at_a_known_place(clock: Clock) -> None:
+    throttle = LoginThrottle(clock=clock)
+
+    guesses = [refused(throttle, f"198.51.100.{number}") for number in range(12)]
+
+    assert guesses == [False] * 10 + [True] * 2
+    assert not refused(throttle, "203.0.113.9", is_known_place=True)
+
+
+def test_address_when_its_own_account_succeeds_is_not_forgiven_guesses_of_others(clock: Clock) -> None:
+    throttle = LoginThrottle(clock=clock)
+    for number in range(29):
+        throttle.require("198.51.100.7", f"user{number}", is_known_place=True, has_code=False)
+
+    throttle.require("198.51.100.7", "mallory", is_known_place=True, has_code=False)
+    throttle.forgive("198.51.100.7", "mallory", is_known_place=True)
+    throttle.require("198.51.100.7", "user30", is_known_place=True, has_code=False)
+
+    assert refused(throttle, "198.51.100.7", is_known_place=True)
+
+
+def test_codes_when_guessed_are_slowed_more_and_not_those_at_a_known_place(clock: Clock) -> None:
+    throttle = LoginThrottle(clock=clock)
+
+    guesses = [refused(throttle, f"198.51.100.{number}", has_code=True) for number in range(6)]
+
+    assert guesses == [False] * 5 + [True]
+    assert not refused(throttle, "203.0.113.9", is_known_place=True, has_code=True)
+    clock.now += 60
+    assert not refused(throttle, "198.51.100.99", has_code=True)
