@@ -77,13 +77,15 @@ class LoginThrottle:
         if has_code:
             self._code.require(_code_key(address, name, is_known_place=is_known_place))
 
-    def require_proof(self, user_id: str) -> None:
-        """Count one attempt of somebody signed in to prove who they are.
+    def require_proof(self, user_id: str, *, has_code: bool = False) -> None:
+        """Count one attempt of somebody signed in to prove who they are; a stolen session must not guess codes, either.
 
         Raises:
             RateLimitedError: Too many.
         """
         self._pair.require(f"proof {user_id}")
+        if has_code:
+            self._code.require(f"proof {user_id}")
 
     def forgive(self, address: str, username: str, *, is_known_place: bool) -> None:
         """After a success: of the address one attempt only, or an own account would pay for guessing others."""

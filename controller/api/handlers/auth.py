@@ -127,7 +127,7 @@ async def step_up(
     """Prove with the password or a code who one is, for dangerous acts; the session gets a new secret."""
     identity = require_identity(request)
     require_person(identity, "step up")
-    login_throttle.require_proof(identity.user_id)
+    login_throttle.require_proof(identity.user_id, has_code=bool(data.code))
     await authenticator.require_proof(identity, password=data.password, code=data.code)
     outcome = await operations.change(identity.actor, request_id, lambda ctx: step_up_use_case(ctx, identity))
     return answer_sign_in(outcome.resource)

@@ -103,7 +103,7 @@ async def begin_second_factor(
     """Make a secret for one's device; asks for the password, so that a stolen session cannot add its own device."""
     identity = require_identity(request)
     require_person(identity, "begin a second factor")
-    login_throttle.require_proof(identity.user_id)
+    login_throttle.require_proof(identity.user_id, has_code=bool(data.code))
     await authenticator.require_proof(identity, password=data.password, code=data.code)
     outcome = await operations.change(
         identity.actor, request_id, lambda ctx: begin_factor(ctx, authenticator.factors, identity)
@@ -158,7 +158,7 @@ async def disable_second_factor(
     """Sign in with the password alone again; asks for the password or a code."""
     identity = require_identity(request)
     require_person(identity, "disable a second factor")
-    login_throttle.require_proof(identity.user_id)
+    login_throttle.require_proof(identity.user_id, has_code=bool(data.code))
     await authenticator.require_proof(identity, password=data.password, code=data.code)
     await operations.change(identity.actor, request_id, lambda ctx: remove_factor(ctx, authenticator.factors, identity))
 

@@ -8,11 +8,11 @@ from controller.core.audit.chain import record
 from controller.core.auth.attempts import get_user_of
 from controller.core.auth.identities import Identity
 from controller.core.auth.models import User
-from controller.core.auth.networks import parse_networks
+from controller.core.auth.networks import parse_networks, require_still_inside
 from controller.core.auth.second_factor import Enrolment, FactorState, SecondFactors
 from controller.core.auth.sessions import SignIn, require_person, rotate_session
-from controller.core.context import Change, OpContext
-from shared.errors import NotFoundError
+from controller.core.context import Change, OpContext, Role
+from shared.errors import ForbiddenError, NotFoundError
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,7 @@ async def reset_factor(ctx: OpContext, factors: SecondFactors, username: str) ->
     """
     ctx.actor.require("security", "write")
     user = await get_user_of(ctx.session, username)
+    _require_not_above(ctx, user)
     if not await factors.remove(ctx.session, user.id):
         raise NotFoundError(f"{user.username} has no second factor")
     record(ctx, Change("user.reset_second_factor", f"user/{user.id}", user.username))
@@ -109,11 +110,15 @@ async def set_user_networks(ctx: OpContext, username: str, allow: list[str], den
 
     Raises:
         ForbiddenError, InvalidInputError, NotFoundError
+        ConflictError: The lists would lock out whoever asks.
     """
     ctx.actor.require("security", "write")
     user = await get_user_of(ctx.session, username)
+    _require_not_above(ctx, user)
     before = user.networks
     lists = {"allow": parse_networks(allow, field="allow"), "deny": parse_networks(deny, field="deny")}
+    if user.id == ctx.actor.id:
+        require_still_inside(ctx.actor.address, allow=lists["allow"], deny=lists["deny"])
     user.networks = lists if any(lists.values()) else None
     await ctx.session.flush()
     change = Change("user.set_networks", f"user/{user.id}", user.username, before=before, after=user.networks or {})
@@ -129,6 +134,16 @@ async def show_user_networks(ctx: OpContext, username: str) -> User:
     """
     ctx.actor.require("security", "read")
     return await get_user_of(ctx.session, username)
+
+
+def _require_not_above(ctx: OpContext, user: User) -> None:
+    """Pass unless somebody else than root wants to weaken or lock out root.
+
+    Raises:
+        ForbiddenError: They do.
+    """
+    if user.role == Role.ROOT.value and ctx.actor.role is not Role.ROOT:
+        raise ForbiddenError(f"only root may change how {user.username} signs in")
 
 
 def _change(action: str, identity: Identity) -> Change:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
-from shared.errors import ForbiddenError, InvalidInputError
+from shared.errors import ConflictError, ForbiddenError, InvalidInputError
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -83,3 +83,19 @@ def require_network(address: str, *, allow: Sequence[str] = (), deny: Sequence[s
             code="network_refused",
             hint="Come from an allowed network, or have an administrator change the list.",
         )
+
+
+def require_still_inside(address: str, *, allow: Sequence[str], deny: Sequence[str]) -> None:
+    """Pass when whoever sets these lists is let in by them.
+
+    Raises:
+        ConflictError: They would shut themselves out.
+    """
+    try:
+        require_network(address, allow=allow, deny=deny, who="you")
+    except ForbiddenError as error:
+        raise ConflictError(
+            f"this would lock you out: you come from {address or 'an unknown address'}",
+            code="would_lock_out",
+            hint="Allow your own network as well, or do it on the controller's own machine.",
+        ) from error

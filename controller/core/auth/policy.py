@@ -15,10 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.audit.chain import record
 from controller.core.auth.models import SecurityPolicyRow
-from controller.core.auth.networks import is_loopback, parse_networks, require_network
+from controller.core.auth.networks import is_loopback, parse_networks, require_network, require_still_inside
 from controller.core.context import Change, OpContext, Role
 from controller.db.engine import Database
-from shared.errors import ConflictError, ForbiddenError, InvalidInputError
+from shared.errors import InvalidInputError
 
 NOUN: Final = "security"
 POLICY_ID: Final = "00000000-0000-7000-8000-000000000001"
@@ -143,7 +143,8 @@ async def update_policy(ctx: OpContext, params: SecurityPolicyUpdate, address: s
     after = msgspec.convert({**msgspec.to_builtins(before), **given}, SecurityPolicy)
     if after == before:
         return before
-    _require_still_inside(after, address)
+    if not is_loopback(address):
+        require_still_inside(address, allow=after.allowed_networks, deny=after.denied_networks)
     await _store(ctx, after)
     record(
         ctx,
@@ -186,17 +187,6 @@ def _parse_roles(names: list[str]) -> list[str]:
                 f"there is no role {name[:40]!r}", field="second_factor_roles", hint=f"Roles: {', '.join(known)}."
             )
     return sorted(set(names))
-
-
-def _require_still_inside(policy: SecurityPolicy, address: str) -> None:
-    try:
-        require_let_in(policy, address)
-    except ForbiddenError as error:
-        raise ConflictError(
-            f"this would lock you out: you come from {address}",
-            code="would_lock_out",
-            hint="Allow your own network as well, or do it on the controller's own machine.",
-        ) from error
 
 
 async def _store(ctx: OpContext, policy: SecurityPolicy) -> None:

@@ -19,6 +19,8 @@ from controller.core.auth.attempts import Device
 from controller.core.auth.models import ApiToken, Session, SignInAttempt
 from controller.core.auth.passwords import Passwords
 from controller.core.auth.service import Authenticator
+from controller.core.auth.users import create_user
+from controller.core.context import Role
 from controller.core.events.publisher import Topic
 from shared.errors import UnauthenticatedError
 from tests.integration.conftest import ADMIN, FAST_HASHER, PASSWORD
@@ -373,6 +375,32 @@ async def test_networks_of_a_user_hold_for_sessions_and_tokens(
             "network_refused", "wrong_credentials", "network_refused",
         ]  # fmt: skip
         assert (await sign_in(owner)).status_code == 200
+
+
+async def test_networks_of_oneself_that_would_lock_out_are_refused(client: httpx.AsyncClient) -> None:
+    answer = await client.put(f"{API}/security/users/{ADMIN}/networks", json={"allow": ["203.0.113.0/24"]})
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "would_lock_out")
+
+
+async def test_root_when_another_administrator_would_weaken_or_lock_it_out_is_left_alone(
+    controller: Controller,
+) -> None:
+    async with controller.database.write() as session:
+        hashed = FAST_HASHER.hash(PASSWORD)
+        await create_user(session, "grace", hashed, role=Role.ADMIN, must_change_password=False)
+    async with visitor(controller, HOME) as grace:
+        body = {"username": "grace", "password": PASSWORD}
+        token = (await grace.post(f"{API}/auth/login", json=body)).json()["token"]
+        grace.cookies.clear()
+        grace.headers["authorization"] = f"Bearer {token}"
+
+        answers = [
+            await grace.put(f"{API}/security/users/{ADMIN}/networks", json={"allow": ["203.0.113.0/24"]}),
+            await grace.delete(f"{API}/security/users/{ADMIN}/second-factor"),
+        ]
+
+    assert [answer.status_code for answer in answers] == [403, 403]
 
 
 async def test_token_when_used_elsewhere_than_allowed_is_refused_and_its_use_is_counted(
