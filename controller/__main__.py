@@ -56,6 +56,10 @@ def _parser() -> argparse.ArgumentParser:
     reset.add_argument("name")
     forget = _add(commands, "reset-second-factor", "forget a user's second factor", _reset_second_factor)
     forget.add_argument("name")
+    maintenance = _add(commands, "maintenance", "take no changes for a while: show, start or end", _maintenance)
+    maintenance.add_argument("verb", choices=("show", "start", "end"))
+    maintenance.add_argument("--reason", default="", help="everybody reads it")
+    maintenance.add_argument("--until", metavar="TIME", help="when it ends by itself; without: when you end it")
     _add(commands, "openapi", "print the API's OpenAPI document", _openapi)
     _add(commands, "check", "look whether the controller could start", _check)
     return parser
@@ -137,6 +141,15 @@ def _reset_second_factor(settings: Settings, options: argparse.Namespace) -> int
 
     asyncio.run(act())
     _say(f"{options.name}: the password alone is asked for again")
+    return 0
+
+
+def _maintenance(settings: Settings, options: argparse.Namespace) -> int:
+    from controller.maintenance_command import render_view, run_verb  # noqa: PLC0415 - see above
+
+    url = settings.effective_database_url
+    view = asyncio.run(run_verb(url, options.verb, reason=options.reason, until=options.until))
+    _say(render_view(view))
     return 0
 
 

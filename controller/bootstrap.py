@@ -17,8 +17,10 @@ from controller.api.handlers import (
     attention,
     audit,
     authority,
+    billing,
     bulk_packages,
     clients,
+    controller_maintenance,
     domains,
     drift,
     enrolment,
@@ -36,6 +38,7 @@ from controller.api.handlers import parked as parked_api
 from controller.api.handlers import schedules as schedules_api
 from controller.api.handlers import tasks as tasks_api
 from controller.api.handlers import usage as usage_api
+from controller.api.handlers import webhooks as webhooks_api
 from controller.api.openapi import render_document
 from controller.background import add_background, make_hint_carrier, make_tasks
 from controller.core.accounts.fleet import Reconvergence, committed_by_node, queue_reconverge
@@ -51,6 +54,7 @@ from controller.core.domains.limits import DOMAIN_LIMITS
 from controller.core.drift import DriftAdopters
 from controller.core.events.publisher import EventPublisher
 from controller.core.limits.registry import LimitRegistry
+from controller.core.maintenance import service as controller_upkeep
 from controller.core.manifest import ManifestRegistry
 from controller.core.operations import Operations
 from controller.core.parked.kinds import AccountKind, ModuleKind
@@ -76,6 +80,7 @@ from controller.metrics.registry import ControllerMetrics
 from controller.modules.php.manifest import PhpProvider
 from controller.modules.web import api as web_api
 from controller.modules.web.adopt import adopt_site_drift
+from controller.modules.web.events import EVENTS as WEB_EVENTS
 from controller.modules.web.manifest import PHP, SiteContributor, SiteObserver
 from controller.modules.web.parked import SiteKind
 from controller.modules.web.store import SITES
@@ -83,6 +88,7 @@ from controller.roles import ALL, Role
 from controller.rollout_schedules import add_rollout_schedules, make_rollout_loop
 from controller.settings import Settings
 from controller.watch import Watch
+from controller.webhook_setup import connect_webhooks, make_webhooks
 
 HEALTH_SECONDS: Final = 60.0
 """How long a node that fell silent is taken for healthy at most, beside the patience of the judgement itself."""
@@ -105,6 +111,7 @@ _API_ROUTES: Final = (
     *drift.ROUTES,
     *modules.ROUTES,
     *maintenance.ROUTES,
+    *controller_maintenance.ROUTES,
     *parked_api.ROUTES,
     *attention.ROUTES,
     *audit.ROUTES,
@@ -113,6 +120,8 @@ _API_ROUTES: Final = (
     *tasks_api.ROUTES,
     *releases.ROUTES,
     *rollouts.ROUTES,
+    *webhooks_api.ROUTES,
+    *billing.ROUTES,
 )
 
 
@@ -176,6 +185,8 @@ def build_controller(settings: Settings, *, passwords: Passwords | None = None, 
     hasher = passwords or Passwords()
     fleet, operations = _build_fleet(base)
     _connect(base, fleet, operations)
+    webhooks = make_webhooks(settings, database, operations, WEB_EVENTS)
+    connect_webhooks(webhooks, operations, base.engine, tasks, schedules)
     streams = make_streams(settings, database, base.signer, fleet)
     authenticator = _make_authenticator(base, hasher)
     watch = Watch(role=role, database=database, fleet=fleet, signer=base.signer, publisher=publisher, metrics=metrics)
@@ -191,7 +202,7 @@ def build_controller(settings: Settings, *, passwords: Passwords | None = None, 
         own_origin=settings.effective_controller_url,
         api_routes=_API_ROUTES,
         root_routes=(*enrolment.ROOT_ROUTES, *releases.ROOT_ROUTES),
-        dependencies=_list_dependencies(base, fleet, streams),
+        dependencies=_list_dependencies(base, fleet, streams) | webhooks.dependencies,
         lifespan=(_as_lifespan(machinery), _keep_token_uses(authenticator)),
     )
     return Controller(
@@ -284,6 +295,13 @@ def _connect(base: _Base, fleet: Fleet, operations: Operations) -> None:
     add_rollout_schedules(schedules, make_rollout_loop(database, operations, fleet, publisher), operations, fleet)
     ledger = UsageLedger(operations)
     schedules.add(Schedule(name="usage.measure", every_seconds=MEASURE_SECONDS, run=ledger.run))
+    schedules.add(
+        Schedule(
+            name="controller.maintenance",
+            every_seconds=controller_upkeep.UPKEEP_SECONDS,
+            run=lambda: controller_upkeep.end_if_over(operations),
+        )
+    )
     _add_upkeep(schedules, fleet, Upkeep(database, operations, fleet.maintenance, publisher, base.reconverge))
     add_background(schedules, base.tasks, database, base.settings, publisher)
 

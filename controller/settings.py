@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import tomllib
@@ -73,6 +74,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What carries the ids of tasks to workers; none: workers look into the database themselves."""
     broker_url: str = ""
     """amqp://... for RabbitMQ; for Redis empty means redis_url."""
+    webhook_allowed_networks: tuple[str, ...] = ()
+    """Private networks that webhooks may reach, for example 10.1.0.0/16. Empty: the internet alone."""
     instance: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{0,40}$")] = ""
     """Tells this process from others of its role on this machine."""
     status_host: str = "127.0.0.1"
@@ -229,6 +232,7 @@ def parse_settings(values: Mapping[str, Any]) -> Settings:
     _require_url(settings.redis_url, "redis_url", ("redis://", "rediss://", "unix://"))
     _require_url(settings.broker_url, "broker_url", ("redis://", "rediss://", "unix://", "amqp://", "amqps://"))
     _require_carriers(settings)
+    _require_networks(settings.webhook_allowed_networks, "webhook_allowed_networks")
     return settings
 
 
@@ -241,6 +245,14 @@ def _decode_path(kind: type, value: Any) -> Any:
 def _require_url(value: str, name: str, prefixes: tuple[str, ...]) -> None:
     if value and not value.startswith(prefixes):
         raise InvalidInputError(f"setting {name} must start with {' or '.join(prefixes)}", field=name)
+
+
+def _require_networks(values: tuple[str, ...], name: str) -> None:
+    for value in values:
+        try:
+            ipaddress.ip_network(value)
+        except ValueError as error:
+            raise InvalidInputError(f"setting {name}: {error}", field=name) from error
 
 
 def _require_carriers(settings: Settings) -> None:

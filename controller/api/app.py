@@ -15,7 +15,7 @@ from controller.api import scopes
 from controller.api.body import StrictRequest
 from controller.api.edge import Edge
 from controller.api.errors import answer_error
-from controller.api.guards import guard_identity, require_identity
+from controller.api.guards import guard_identity, make_maintenance_guard, require_identity
 from controller.api.handlers import auth, docs, events, health, second_factor, security, sessions, tokens
 from controller.api.handlers.health import Probes
 from controller.api.openapi import openapi_config
@@ -76,7 +76,7 @@ def create_app(parts: Parts) -> Application:
         route_handlers=[api, *health.ROUTES, *docs.ROUTES, *parts.root_routes],
         dependencies=_dependencies(parts),
         exception_handlers={Exception: answer_error},
-        guards=[guard_identity],
+        guards=[guard_identity, make_maintenance_guard(parts.operations.database)],
         lifespan=list(parts.lifespan),
         logging_config=None,
         openapi_config=openapi_config(),

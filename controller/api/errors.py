@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from controller.api import scopes
+from controller.core.maintenance.gate import MaintenanceError
 from shared import errors
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
@@ -115,6 +116,8 @@ def problem_of(error: BaseException, request_id: str) -> tuple[Problem, dict[str
     """The problem and the extra response headers for any error."""
     if isinstance(error, RateLimitedError):
         return _problem(429, error, request_id), {"retry-after": str(error.retry_after_seconds)}
+    if isinstance(error, MaintenanceError):
+        return _problem(503, error, request_id), {"retry-after": str(error.retry_after_seconds)}
     if isinstance(error, errors.FleetError):
         status = next((status for kind, status in _STATUS_OF if isinstance(error, kind)), 500)
         return _problem(status, error, request_id), _headers_of(status)

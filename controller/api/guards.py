@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Any, Final
+import dataclasses
+from collections.abc import Callable, Coroutine
+from datetime import datetime, timedelta
+from typing import Any, Final, cast
 
+from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 
 from controller.api import scopes
 from controller.core.auth.identities import Identity
 from controller.core.auth.policy import SecurityPolicy
+from controller.core.maintenance.gate import OVERRIDE_HEADER, OVERRIDE_VALUE, may_override, require_open
 from controller.db.base import utc_now
+from controller.db.engine import Database
 from shared.errors import ForbiddenError, UnauthenticatedError
 
 PUBLIC: Final = "public"
@@ -37,6 +42,10 @@ STEP_UP_ACTS: Final = frozenset(
 )
 """Operation ids of dangerous acts: a person must have proved lately who they are, so that a session that was left open
 or stolen cannot do them. A token is exempt: nobody sits there to ask, and its scopes say what it may do."""
+DURING_MAINTENANCE: Final = "during_maintenance"
+"""A handler with opt={DURING_MAINTENANCE: True} changes something also while the controller is in maintenance."""
+
+_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def require_identity(connection: ASGIConnection[Any, Any, Any, Any]) -> Identity:
@@ -102,3 +111,34 @@ def require_recent_proof(identity: Identity, policy: SecurityPolicy) -> None:
             code="step_up_required",
             hint="POST /api/v1/auth/step-up, or: wcp360 auth step-up --code CODE (or --password -).",
         )
+
+
+Guard = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Coroutine[Any, Any, None]]
+
+
+def make_maintenance_guard(database: Database, clock: Callable[[], datetime] = utc_now) -> Guard:
+    """Litestar guard of the whole application: refuses changes during maintenance before anything of them is read.
+
+    It answers early, and covers what is no `Operations.change`; the change's own transaction looks once more.
+    """
+
+    async def guard_maintenance(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        if not isinstance(connection, Request) or connection.method in _READING:
+            return
+        if handler.opt.get(DURING_MAINTENANCE) or connection.query_params.get("dry_run") == "true":
+            return
+        identity = _note_override(connection)
+        if identity is None or not may_override(identity.actor):
+            await require_open(database, now=clock())
+
+    return guard_maintenance
+
+
+def _note_override(connection: ASGIConnection[Any, Any, Any, Any]) -> Identity | None:
+    """Who asks; the actor knows from now on whether the request comes on purpose."""
+    identity = scopes.identity_of(connection.scope)
+    if identity is None or connection.headers.get(OVERRIDE_HEADER, "").lower() != OVERRIDE_VALUE:
+        return identity
+    noted = dataclasses.replace(identity, actor=dataclasses.replace(identity.actor, overrides_maintenance=True))
+    scopes.remember_identity(cast("scopes.Scope", connection.scope), noted, is_rejected=False)
+    return noted

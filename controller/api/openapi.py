@@ -53,6 +53,10 @@ TAGS: Final[Mapping[str, str]] = {
     "tasks": "What the controller does by itself, after a request or beside it.",
     "schedules": "What the controller does again and again, once in the whole of it.",
     "audit": "Who changed what; append-only, hash-chained.",
+    "billing": "Who had what, and for how long.",
+    "events": "What happens; every event with the schema of its data.",
+    "webhooks": "Events as signed HTTP requests to addresses of your choice.",
+    "maintenance": "When the controller takes no changes.",
     "health": "For load balancers and monitoring.",
 }
 

@@ -34,6 +34,8 @@ class Actor:
     """What a token may do: `*`, `noun:read`, `noun:write`, or `*:read`."""
     address: str = field(default="", compare=False)
     """Where the request came from; empty for what the controller does by itself."""
+    overrides_maintenance: bool = field(default=False, compare=False)
+    """This request said that it comes on purpose (controller.core.maintenance); counts for root alone."""
 
     @property
     def reference(self) -> str:

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from controller import faults
 from controller.core.audit.chain import append_changes
 from controller.core.context import Actor, Change, OpContext
+from controller.core.maintenance.gate import require_change_allowed
 from controller.core.manifest import ManifestRegistry
 from controller.core.plan import NodePlan, PlanProblem, PlanView, view_change, view_result
 from controller.db.base import utc_now
@@ -158,13 +159,23 @@ class Operations:
         self._engine = engine
         self._publisher = publisher
         self._tasks: Tasks | None = None
+        self._watchers: list[Callable[[FleetContext], Awaitable[None]]] = []
         self._clock = clock
+
+    @property
+    def database(self) -> Database:
+        """Where it all is."""
+        return self._database
 
     def attach_tasks(self, tasks: Tasks, kinds: Iterable[TaskKind]) -> None:
         """Before the first change: who runs tasks, and the kinds that use cases ask for."""
         self._tasks = tasks
         for kind in kinds:
             tasks.register(kind)
+
+    def on_change(self, watcher: Callable[[FleetContext], Awaitable[None]]) -> None:
+        """Call this at the end of each change, in its transaction; never for a dry run."""
+        self._watchers.append(watcher)
 
     async def change(
         self,
@@ -173,14 +184,20 @@ class Operations:
         use_case: Callable[[FleetContext], Awaitable[T]],
         *,
         is_dry_run: bool = False,
+        is_for_maintenance: bool = False,
     ) -> Outcome[T]:
         """Run the use case in a write transaction; it may be called twice, each time in a new one.
 
+        `is_for_maintenance`: it begins or ends the controller's maintenance, so it may change something during it.
+
         Raises:
+            MaintenanceError: The controller is in maintenance, and this is a change of a person.
             ConflictError: Somebody else changed the same thing at the same moment, twice in a row.
             AgentOfflineError: A dry run, and no node that has to plan is connected.
             FleetError: Whatever the use case raises; nothing was written then.
         """
+        if not is_dry_run and not is_for_maintenance:
+            use_case = _unless_in_maintenance(use_case)
         try:
             return await self._attempt(actor, request_id, use_case, is_dry_run=is_dry_run)
         except DBAPIError as error:
@@ -217,6 +234,8 @@ class Operations:
                 if is_dry_run:
                     requests = await _plan_requests(session, ctx.job_ids)
                     _roll_back()
+                for watcher in self._watchers:
+                    await watcher(ctx)
                 faults.at("change.before_commit")
         except _RolledBack:
             resource, ctx = done[0]
@@ -227,8 +246,7 @@ class Operations:
         return Outcome(resource=resource, jobs=jobs)
 
     async def _serialise(self, session: AsyncSession) -> None:
-        if not self._database.is_sqlite:
-            await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CHANGE_LOCK})
+        await take_turn(self._database, session)
 
     def _context(self, session: AsyncSession, actor: Actor, request_id: str, *, is_dry_run: bool) -> FleetContext:
         return FleetContext(
@@ -267,6 +285,22 @@ class Operations:
                 return await self._engine.run_plan(request, PLAN_TIMEOUT_SECONDS)
             except FleetError as error:
                 return error
+
+
+async def take_turn(database: Database, session: AsyncSession) -> None:
+    """Wait until no other change is under way; the turn lasts as long as the transaction."""
+    if not database.is_sqlite:
+        await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CHANGE_LOCK})
+
+
+def _unless_in_maintenance(use_case: Callable[[FleetContext], Awaitable[T]]) -> Callable[[FleetContext], Awaitable[T]]:
+    """The use case, after a look at the controller's maintenance in the same transaction."""
+
+    async def run(ctx: FleetContext) -> T:
+        await require_change_allowed(ctx.session, ctx.actor, now=ctx.now)
+        return await use_case(ctx)
+
+    return run
 
 
 async def _plan_requests(session: AsyncSession, job_ids: Sequence[str]) -> list[JobRequest]:

@@ -49,7 +49,7 @@ async def list_attention(
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
     kind: Annotated[
-        str | None, QueryParameter(description="Only of this kind: job, parked, node, approval, drift.")
+        str | None, QueryParameter(description="Only of this kind: job, parked, node, approval, drift, webhook.")
     ] = None,
     node_id: Annotated[str | None, QueryParameter(description="Only of this node.")] = None,
     account_id: OfAccount = None,

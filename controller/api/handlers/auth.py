@@ -12,7 +12,7 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
 from controller.api.edge import SESSION_COOKIE
-from controller.api.guards import ENROLLING, PUBLIC, require_identity
+from controller.api.guards import DURING_MAINTENANCE, ENROLLING, PUBLIC, require_identity
 from controller.api.rate_limit import LoginThrottle
 from controller.core.auth.attempts import Device
 from controller.core.auth.identities import Identity
@@ -94,7 +94,14 @@ def render_user(identity: Identity) -> UserView:
     )
 
 
-@post("/auth/login", operation_id="login", tags=_TAGS, status_code=200, opt={PUBLIC: True}, summary="Sign in")
+@post(
+    "/auth/login",
+    operation_id="login",
+    tags=_TAGS,
+    status_code=200,
+    opt={PUBLIC: True, DURING_MAINTENANCE: True},
+    summary="Sign in",
+)
 async def login(
     data: JSONBody[Credentials],
     request: Request[Any, Any, Any],
@@ -115,7 +122,14 @@ async def login(
     return answer_sign_in(sign_in)
 
 
-@post("/auth/step-up", operation_id="step-up", tags=_TAGS, status_code=200, summary="Prove again who I am")
+@post(
+    "/auth/step-up",
+    operation_id="step-up",
+    tags=_TAGS,
+    status_code=200,
+    opt={DURING_MAINTENANCE: True},
+    summary="Prove again who I am",
+)
 async def step_up(
     data: JSONBody[Proof],
     request: Request[Any, Any, Any],
@@ -138,7 +152,7 @@ async def step_up(
     operation_id="logout",
     tags=_TAGS,
     status_code=204,
-    opt={ENROLLING: True},
+    opt={ENROLLING: True, DURING_MAINTENANCE: True},
     summary="Sign out",
 )
 async def logout(

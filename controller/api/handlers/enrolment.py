@@ -12,7 +12,7 @@ from litestar.params import JSONBody
 from msgspec import Meta
 from sqlalchemy import select
 
-from controller.api.guards import PUBLIC
+from controller.api.guards import DURING_MAINTENANCE, PUBLIC
 from controller.api.rate_limit import RateLimiter
 from controller.core.context import Actor, Role
 from controller.core.http import DRY_RUN_RESPONSES, Cursor, DryRun, Limit, PathId, answer_done
@@ -175,7 +175,7 @@ async def enrol(
     operation_id="renew-certificate",
     tags=_TAGS,
     status_code=200,
-    opt={PUBLIC: True},
+    opt={PUBLIC: True, DURING_MAINTENANCE: True},
     summary="Renew a node's certificate",
 )
 async def renew_certificate(

@@ -16,6 +16,7 @@ from sqlalchemy.orm import aliased
 from controller.core.accounts.models import Account
 from controller.core.parked.models import ParkedResource
 from controller.core.usage.models import AccountUsage
+from controller.core.webhooks.models import WebhookEndpoint
 from controller.fleet.models import DriftFindingRow, Node, NodeState
 from controller.fleet.nodes.health_models import NodeSignals
 from controller.jobs.holds import held_node_ids
@@ -42,7 +43,7 @@ class AttentionItem(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that a person should look at."""
 
     id: Annotated[str, Meta(description="kind.ID, the same as long as it is there.")]
-    kind: Annotated[str, Meta(description="job, parked, node, approval, drift or usage.")]
+    kind: Annotated[str, Meta(description="job, parked, node, approval, drift, usage or webhook.")]
     severity: Annotated[str, Meta(description="critical or warning.")]
     title: str
     detail: str
@@ -67,6 +68,7 @@ async def read_items(session: AsyncSession, *, now: datetime) -> list[AttentionI
         *await _of_nodes(session),
         *await _of_drift(session, now),
         *await _of_usage(session),
+        *await _of_webhooks(session),
     ]
     return [_with_node(item, names, held) for item in found]
 
@@ -295,6 +297,35 @@ def _view_usage(row: AccountUsage, account: Account) -> AttentionItem:
             ),
         ),
         fingerprint=_fingerprint("over" if is_over else "near", row.limit_key),
+    )
+
+
+async def _of_webhooks(session: AsyncSession) -> list[AttentionItem]:
+    statement = select(WebhookEndpoint).where(
+        WebhookEndpoint.paused_at.is_not(None), WebhookEndpoint.is_enabled.is_(True)
+    )
+    rows = await session.scalars(statement.order_by(WebhookEndpoint.id.desc()).limit(PER_SOURCE_MAX))
+    return [_view_webhook(row) for row in rows]
+
+
+def _view_webhook(row: WebhookEndpoint) -> AttentionItem:
+    base, call = f"/webhooks/{row.id}", f"webhooks resume {row.id}"
+    return AttentionItem(
+        id=f"webhook.{row.id}",
+        kind="webhook",
+        severity=WARNING,
+        title=f"the webhook {row.url[:200]} is paused",
+        detail=row.pause_reason,
+        since=row.paused_at or row.updated_at,
+        node_id=None,
+        node_name="",
+        account_id=None,
+        is_muted=False,
+        actions=(
+            _action("resume", "Send it what was kept, and go on.", call, "POST", f"{base}/resume"),
+            _action("delete", "Nobody needs it.", f"webhooks delete {row.id}", "DELETE", base),
+        ),
+        fingerprint=_fingerprint(str(row.paused_at), row.pause_reason),
     )
 
 

@@ -15,6 +15,7 @@ from controller.api.handlers import (
     accounts,
     attention,
     audit,
+    billing,
     bulk_packages,
     clients,
     domains,
@@ -265,7 +266,7 @@ async def build_hosting(database: Database) -> Hosting:
         own_origin="https://controller.test:8360",
         api_routes=[
             *packages.ROUTES, *package_versions.ROUTES, *bulk_packages.ROUTES, *usage.ROUTES, *clients.ROUTES, *accounts.ROUTES, *domains.ROUTES,
-            *audit.ROUTES, *sites.ROUTES, *parked.ROUTES, *attention.ROUTES,
+            *audit.ROUTES, *sites.ROUTES, *parked.ROUTES, *attention.ROUTES, *billing.ROUTES,
         ],
         dependencies={
             "parked": Parked({"site": SiteKind(), "account": AccountKind(), "php_pool": AccountKind()}),

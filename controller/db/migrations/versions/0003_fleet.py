@@ -47,6 +47,17 @@ def upgrade() -> None:
     sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_ca_rotations'))
     )
+    op.create_table('controller_maintenance',
+    sa.Column('reason', sa.String(length=500), nullable=False),
+    sa.Column('ends_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('since', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('actor', sa.String(length=120), nullable=False),
+    sa.Column('actor_name', sa.String(length=200), nullable=False),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_controller_maintenance'))
+    )
     op.create_table('node_holds',
     sa.Column('node_id', sa.String(length=36), nullable=False),
     sa.Column('kind', sa.Enum('maintenance', 'drain', name='holdkind', native_enum=False, length=16), nullable=False),
@@ -170,19 +181,6 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_schedules')),
     sa.UniqueConstraint('name', name=op.f('uq_schedules_name'))
     )
-    op.create_table('security_policies',
-    sa.Column('second_factor_roles', sa.JSON(), nullable=False),
-    sa.Column('allowed_networks', sa.JSON(), nullable=False),
-    sa.Column('denied_networks', sa.JSON(), nullable=False),
-    sa.Column('sessions_max', sa.Integer(), nullable=False),
-    sa.Column('step_up_minutes', sa.Integer(), nullable=False),
-    sa.Column('password_length_min', sa.Integer(), nullable=False),
-    sa.Column('password_history', sa.Integer(), nullable=False),
-    sa.Column('id', sa.String(length=36), nullable=False),
-    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
-    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
-    sa.PrimaryKeyConstraint('id', name=op.f('pk_security_policies'))
-    )
     op.create_table('tasks',
     sa.Column('kind', sa.String(length=80), nullable=False),
     sa.Column('args', sa.JSON(), nullable=False),
@@ -207,6 +205,24 @@ def upgrade() -> None:
     with op.batch_alter_table('tasks', schema=None) as batch_op:
         batch_op.create_index('ix_tasks_state_run_at', ['state', 'run_at'], unique=False)
 
+    op.create_table('webhook_endpoints',
+    sa.Column('url', sa.String(length=2000), nullable=False),
+    sa.Column('description', sa.String(length=500), nullable=False),
+    sa.Column('events', sa.JSON(), nullable=False),
+    sa.Column('is_enabled', sa.Boolean(), nullable=False),
+    sa.Column('secret', sa.String(length=100), nullable=False),
+    sa.Column('previous_secret', sa.String(length=100), nullable=True),
+    sa.Column('previous_until', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('failures', sa.Integer(), nullable=False),
+    sa.Column('failing_since', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('last_success_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('paused_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('pause_reason', sa.String(length=300), nullable=False),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_webhook_endpoints'))
+    )
     op.create_table('module_health',
     sa.Column('node_id', sa.String(length=36), nullable=False),
     sa.Column('name', sa.String(length=31), nullable=False),
@@ -225,32 +241,6 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('module_health', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_module_health_node_id'), ['node_id'], unique=False)
-
-    op.create_table('password_history',
-    sa.Column('user_id', sa.String(length=36), nullable=False),
-    sa.Column('password_hash', sa.String(length=255), nullable=False),
-    sa.Column('id', sa.String(length=36), nullable=False),
-    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
-    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
-    sa.ForeignKeyConstraint(['user_id'], ['users.id'], name=op.f('fk_password_history_user_id_users'), ondelete='CASCADE'),
-    sa.PrimaryKeyConstraint('id', name=op.f('pk_password_history'))
-    )
-    with op.batch_alter_table('password_history', schema=None) as batch_op:
-        batch_op.create_index(batch_op.f('ix_password_history_user_id'), ['user_id'], unique=False)
-
-    op.create_table('recovery_codes',
-    sa.Column('user_id', sa.String(length=36), nullable=False),
-    sa.Column('code_hash', sa.String(length=64), nullable=False),
-    sa.Column('used_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
-    sa.Column('id', sa.String(length=36), nullable=False),
-    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
-    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
-    sa.ForeignKeyConstraint(['user_id'], ['users.id'], name=op.f('fk_recovery_codes_user_id_users'), ondelete='CASCADE'),
-    sa.PrimaryKeyConstraint('id', name=op.f('pk_recovery_codes')),
-    sa.UniqueConstraint('code_hash', name=op.f('uq_recovery_codes_code_hash'))
-    )
-    with op.batch_alter_table('recovery_codes', schema=None) as batch_op:
-        batch_op.create_index(batch_op.f('ix_recovery_codes_user_id'), ['user_id'], unique=False)
 
     op.create_table('rollouts',
     sa.Column('kind', sa.Enum('agent_update', 'module_settings', name='rolloutkind', native_enum=False, length=16), nullable=False),
@@ -280,39 +270,27 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_rollouts_release_id'), ['release_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_rollouts_state'), ['state'], unique=False)
 
-    op.create_table('second_factors',
-    sa.Column('user_id', sa.String(length=36), nullable=False),
-    sa.Column('sealed_secret', sa.LargeBinary(), nullable=False),
-    sa.Column('confirmed_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
-    sa.Column('last_step', sa.BigInteger(), nullable=False),
+    op.create_table('webhook_deliveries',
+    sa.Column('endpoint_id', sa.String(length=36), nullable=False),
+    sa.Column('message_id', sa.String(length=40), nullable=False),
+    sa.Column('event', sa.String(length=100), nullable=False),
+    sa.Column('subject', sa.String(length=100), nullable=False),
+    sa.Column('body', sa.Text(), nullable=False),
+    sa.Column('state', sa.Enum('pending', 'succeeded', 'failed', name='deliverystate', native_enum=False, length=16), nullable=False),
+    sa.Column('attempts', sa.Integer(), nullable=False),
+    sa.Column('next_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('finished_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('log', sa.JSON(), nullable=False),
+    sa.Column('replay_of', sa.String(length=36), nullable=True),
     sa.Column('id', sa.String(length=36), nullable=False),
     sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
     sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
-    sa.ForeignKeyConstraint(['user_id'], ['users.id'], name=op.f('fk_second_factors_user_id_users'), ondelete='CASCADE'),
-    sa.PrimaryKeyConstraint('id', name=op.f('pk_second_factors')),
-    sa.UniqueConstraint('user_id', name=op.f('uq_second_factors_user_id'))
+    sa.ForeignKeyConstraint(['endpoint_id'], ['webhook_endpoints.id'], name=op.f('fk_webhook_deliveries_endpoint_id_webhook_endpoints'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_webhook_deliveries'))
     )
-    op.create_table('sign_in_attempts',
-    sa.Column('user_id', sa.String(length=36), nullable=True),
-    sa.Column('username', sa.String(length=64), nullable=False),
-    sa.Column('is_success', sa.Boolean(), nullable=False),
-    sa.Column('reason', sa.String(length=32), nullable=False),
-    sa.Column('address', sa.String(length=64), nullable=False),
-    sa.Column('network', sa.String(length=64), nullable=False),
-    sa.Column('user_agent', sa.String(length=200), nullable=False),
-    sa.Column('signals', sa.JSON(), nullable=False),
-    sa.Column('is_unusual', sa.Boolean(), nullable=False),
-    sa.Column('id', sa.String(length=36), nullable=False),
-    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
-    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
-    sa.ForeignKeyConstraint(['user_id'], ['users.id'], name=op.f('fk_sign_in_attempts_user_id_users'), ondelete='CASCADE'),
-    sa.PrimaryKeyConstraint('id', name=op.f('pk_sign_in_attempts'))
-    )
-    with op.batch_alter_table('sign_in_attempts', schema=None) as batch_op:
-        batch_op.create_index('ix_sign_in_attempts_created_at', ['created_at'], unique=False)
-        batch_op.create_index(batch_op.f('ix_sign_in_attempts_is_unusual'), ['is_unusual'], unique=False)
-        batch_op.create_index('ix_sign_in_attempts_names', ['username', 'id'], unique=False)
-        batch_op.create_index('ix_sign_in_attempts_places', ['user_id', 'is_success', 'network'], unique=False)
+    with op.batch_alter_table('webhook_deliveries', schema=None) as batch_op:
+        batch_op.create_index('ix_webhook_deliveries_endpoint_id_id', ['endpoint_id', 'id'], unique=False)
+        batch_op.create_index('ix_webhook_deliveries_state_next_at', ['state', 'next_at'], unique=False)
 
     op.create_table('rollout_nodes',
     sa.Column('rollout_id', sa.String(length=36), nullable=False),
@@ -342,11 +320,6 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_rollout_nodes_rollout_id'), ['rollout_id'], unique=False)
         batch_op.create_index('ix_rollout_nodes_state_node_id', ['state', 'node_id'], unique=False)
 
-    with op.batch_alter_table('api_tokens', schema=None) as batch_op:
-        batch_op.add_column(sa.Column('allowed_networks', sa.JSON(none_as_null=True), nullable=True))
-        batch_op.add_column(sa.Column('use_count', sa.BigInteger(), nullable=False))
-        batch_op.add_column(sa.Column('last_address', sa.String(length=64), nullable=False))
-
     with op.batch_alter_table('audit_entries', schema=None) as batch_op:
         batch_op.add_column(sa.Column('address', sa.String(length=64), nullable=True))
 
@@ -366,29 +339,11 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column('quarantined_at', controller.db.base.UtcDateTime(timezone=True), nullable=True))
         batch_op.add_column(sa.Column('quarantine_reason', sa.String(length=500), nullable=False))
 
-    with op.batch_alter_table('sessions', schema=None) as batch_op:
-        batch_op.add_column(sa.Column('last_used_at', controller.db.base.UtcDateTime(timezone=True), nullable=False))
-        batch_op.add_column(sa.Column('last_address', sa.String(length=64), nullable=False))
-        batch_op.add_column(sa.Column('verified_at', controller.db.base.UtcDateTime(timezone=True), nullable=False))
-        batch_op.add_column(sa.Column('has_second_factor', sa.Boolean(), nullable=False))
-
-    with op.batch_alter_table('users', schema=None) as batch_op:
-        batch_op.add_column(sa.Column('networks', sa.JSON(none_as_null=True), nullable=True))
-
     # ### end Alembic commands ###
 
 
 def downgrade() -> None:
     # ### commands auto generated by Alembic - please adjust! ###
-    with op.batch_alter_table('users', schema=None) as batch_op:
-        batch_op.drop_column('networks')
-
-    with op.batch_alter_table('sessions', schema=None) as batch_op:
-        batch_op.drop_column('has_second_factor')
-        batch_op.drop_column('verified_at')
-        batch_op.drop_column('last_address')
-        batch_op.drop_column('last_used_at')
-
     with op.batch_alter_table('nodes', schema=None) as batch_op:
         batch_op.drop_column('quarantine_reason')
         batch_op.drop_column('quarantined_at')
@@ -408,11 +363,6 @@ def downgrade() -> None:
     with op.batch_alter_table('audit_entries', schema=None) as batch_op:
         batch_op.drop_column('address')
 
-    with op.batch_alter_table('api_tokens', schema=None) as batch_op:
-        batch_op.drop_column('last_address')
-        batch_op.drop_column('use_count')
-        batch_op.drop_column('allowed_networks')
-
     with op.batch_alter_table('rollout_nodes', schema=None) as batch_op:
         batch_op.drop_index('ix_rollout_nodes_state_node_id')
         batch_op.drop_index(batch_op.f('ix_rollout_nodes_rollout_id'))
@@ -420,36 +370,25 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_rollout_nodes_attempt_id'))
 
     op.drop_table('rollout_nodes')
-    with op.batch_alter_table('sign_in_attempts', schema=None) as batch_op:
-        batch_op.drop_index('ix_sign_in_attempts_places')
-        batch_op.drop_index('ix_sign_in_attempts_names')
-        batch_op.drop_index(batch_op.f('ix_sign_in_attempts_is_unusual'))
-        batch_op.drop_index('ix_sign_in_attempts_created_at')
+    with op.batch_alter_table('webhook_deliveries', schema=None) as batch_op:
+        batch_op.drop_index('ix_webhook_deliveries_state_next_at')
+        batch_op.drop_index('ix_webhook_deliveries_endpoint_id_id')
 
-    op.drop_table('sign_in_attempts')
-    op.drop_table('second_factors')
+    op.drop_table('webhook_deliveries')
     with op.batch_alter_table('rollouts', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_rollouts_state'))
         batch_op.drop_index(batch_op.f('ix_rollouts_release_id'))
 
     op.drop_table('rollouts')
-    with op.batch_alter_table('recovery_codes', schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f('ix_recovery_codes_user_id'))
-
-    op.drop_table('recovery_codes')
-    with op.batch_alter_table('password_history', schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f('ix_password_history_user_id'))
-
-    op.drop_table('password_history')
     with op.batch_alter_table('module_health', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_module_health_node_id'))
 
     op.drop_table('module_health')
+    op.drop_table('webhook_endpoints')
     with op.batch_alter_table('tasks', schema=None) as batch_op:
         batch_op.drop_index('ix_tasks_state_run_at')
 
     op.drop_table('tasks')
-    op.drop_table('security_policies')
     op.drop_table('schedules')
     op.drop_table('releases')
     with op.batch_alter_table('processes', schema=None) as batch_op:
@@ -467,6 +406,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_node_holds_node_id'))
 
     op.drop_table('node_holds')
+    op.drop_table('controller_maintenance')
     op.drop_table('ca_rotations')
     op.drop_table('attention_dismissals')
     # ### end Alembic commands ###

@@ -1,0 +1,235 @@
+"""Every event there is, with the schema of its data: one registry for webhooks, for screens and for the published list.
+
+A change is an event under the name that the audit log has for it. A new one is one line here (or in its module's
+`EVENTS`), and a test fails when it is forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Generic, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from controller.core.accounts.views import AccountView
+from controller.core.clients.views import ClientView
+from controller.core.domains.views import DomainView
+from controller.core.packages.views import PackageView
+from controller.jobs.views import JobView
+from shared.errors import BugError, InvalidInputError
+
+T = TypeVar("T")
+
+EVERYTHING: Final = "*"
+TEST_EVENT: Final = "webhook.test"
+
+
+class ChangeData(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """A change of what is wanted, as a webhook tells it."""
+
+    id: Annotated[str, Meta(description="Of what was changed.")]
+    name: str
+    actor: Annotated[str, Meta(description="Who did it: kind/ID.")]
+    actor_name: str
+    request_id: str
+    before: Annotated[T | None, Meta(description="Null: it was not there, or this is not told.")]
+    after: Annotated[T | None, Meta(description="Null: it is gone, or this is not told.")]
+    is_shortened: Annotated[bool, Meta(description="True: before and after were too large; read it by its id.")] = False
+
+
+class LiveChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A change, as the WebSocket tells it: the rest is read by its id."""
+
+    id: str
+    name: str
+
+
+class LiveNews(msgspec.Struct, frozen=True, kw_only=True):
+    """News of something; more fields depend on the event."""
+
+    id: str
+
+
+class TestData(msgspec.Struct, frozen=True, kw_only=True):
+    """A test of a webhook."""
+
+    id: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """One event."""
+
+    name: str
+    """noun.verb."""
+    description: str
+    data: Any = None
+    """What a webhook tells; None: no webhook, screens only."""
+    live: Any = None
+    """What the WebSocket tells; None: webhooks only."""
+
+
+def changes_of(noun: str, data: Any, verbs: Mapping[str, str]) -> tuple[EventType, ...]:
+    """Changes of one noun: verb to description."""
+    return tuple(EventType(f"{noun}.{verb}", text, ChangeData[data], LiveChange) for verb, text in verbs.items())
+
+
+class Catalogue:
+    """All events of this controller."""
+
+    def __init__(self, events: Iterable[EventType]) -> None:
+        self._events: dict[str, EventType] = {}
+        for event in events:
+            if event.name in self._events:
+                raise BugError(f"two events are called {event.name}")
+            self._events[event.name] = event
+
+    def __iter__(self) -> Iterator[EventType]:
+        return iter(sorted(self._events.values(), key=lambda event: event.name))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._events
+
+    def require_patterns(self, patterns: Iterable[str]) -> list[str]:
+        """The patterns without doubles: names of events for webhooks, `noun.*`, or `*`.
+
+        Raises:
+            InvalidInputError: One of them fits no event.
+        """
+        names = [event.name for event in self._events.values() if event.data is not None]
+        wanted = list(dict.fromkeys(patterns))
+        for position, pattern in enumerate(wanted):
+            if not any(fits(pattern, name) for name in names):
+                raise InvalidInputError(
+                    f"no event is called {pattern[:60]!r}",
+                    field=f"events.{position}",
+                    hint="See: wcp360 event-types list",
+                )
+        return wanted
+
+
+def fits(pattern: str, name: str) -> bool:
+    """Whether the event is one of those that the pattern names. Tests are sent to whoever asked for them only."""
+    if pattern == EVERYTHING:
+        return True
+    return name == pattern or (pattern.endswith(".*") and name.startswith(pattern[:-1]))
+
+
+_NODE_CHANGES: Final = {
+    "request": "A machine asks to become a node, or to come back.",
+    "approve": "A machine was let in.",
+    "reject": "A machine was sent away.",
+    "update": "Roles, labels or policies of a node changed.",
+    "delete": "A node was deleted.",
+    "revoke": "A node may not connect any more.",
+    "release": "A node in quarantine may connect again.",
+    "quarantine": "A node may not connect until somebody looked.",
+    "clone_suspected": "Two machines may be using one identity.",
+    "renew_certificate": "A node has a new certificate.",
+    "set_module": "A module of a node is to be there, or not.",
+    "repair": "A node is brought to what is wanted again.",
+    "cordon": "A node takes no new accounts.",
+    "uncordon": "A node takes new accounts again.",
+    "start_maintenance": "A node is sent no changes for a while.",
+    "end_maintenance": "A node is sent changes again.",
+    "drain": "A node is being drained.",
+    "undrain": "A node is not drained any more.",
+}
+_ENDS: Final = {
+    "succeeded": "A job was done and verified.",
+    "failed": "A node could not do a job; what it had changed was undone.",
+    "cancelled": "A job was stopped and undone.",
+    "indeterminate": "Nobody can say how a job ended.",
+}
+_MOVES: Final = {
+    "requested": "A job was asked for.",
+    "queued": "A job was signed.",
+    "offered": "A job was sent to its node.",
+    "accepted": "A node has a job on its disk.",
+    "running": "A node works at a job.",
+    "refused": "A node did not take a job.",
+    "expired": "A job's time ran out before its node had it.",
+    "stuck": "A job was never confirmed.",
+    "superseded": "A newer change replaced a job.",
+    "discarded": "Somebody put a job aside.",
+}
+_NEWS: Final = {
+    "node.connected": "A node's agent is connected.",
+    "node.disconnected": "A node's agent is not connected any more.",
+    "node.health": "The judgement about a node's health changed.",
+    "node.drained": "Nothing runs any more on a node that is being drained.",
+    "node.drain_overdue": "Something runs still on a node whose drain is late.",
+    "node.sample": "Load of a node.",
+    "drift.checked": "A node compared itself with what was applied.",
+    "drift.repaired": "A node put right what was not as it was applied.",
+    "rollout.changed": "A rollout moved on.",
+}
+
+CORE_EVENTS: Final[tuple[EventType, ...]] = (
+    *changes_of("package", PackageView, {
+        "create": "A package was made.", "update": "A package changed.", "delete": "A package was deleted.",
+    }),
+    *changes_of("client", ClientView, {
+        "create": "A client was added.", "update": "A client changed.", "delete": "A client was deleted.",
+    }),
+    *changes_of("account", AccountView, {
+        "create": "An account was made.",
+        "update": "An account has another package.",
+        "suspend": "An account stopped serving.",
+        "unsuspend": "An account serves again.",
+        "delete": "An account is to be removed.",
+        "converge": "An account is brought to what is wanted again.",
+    }),
+    *changes_of("domain", DomainView, {"create": "An account holds a domain.", "delete": "A domain is free."}),
+    *changes_of("node", dict[str, Any], _NODE_CHANGES),
+    *changes_of("enrolment_token", dict[str, Any], {
+        "create": "A token for a new machine was made.", "delete": "A token for a new machine was deleted.",
+    }),
+    *changes_of("job", dict[str, Any], {
+        "cancel": "Somebody wants a job stopped.", "retry": "Somebody asked for a job again.",
+        "discard": "Somebody put a job aside.", "decide": "Somebody decided how a job ended.",
+        "release": "One job passes its node's maintenance.", "refuse": "A node refused a job.",
+    }),
+    *changes_of("job_key", dict[str, Any], {
+        "rotate": "Jobs are signed with another key.", "revoke": "Nodes believe a key no more.",
+    }),
+    *changes_of("ca_rotation", dict[str, Any], {
+        "start": "The change of the certificate authority began.", "advance": "It went on.",
+        "rollback": "It went back.",
+    }),
+    *changes_of("release", dict[str, Any], {"create": "A bundle of the agent was registered."}),
+    *changes_of("rollout", dict[str, Any], {
+        "create": "A rollout was made.", "pause": "A rollout waits.", "resume": "A rollout goes on.",
+        "abort": "A rollout was broken off.", "halt": "A rollout stopped by itself.", "finish": "A rollout ended.",
+    }),
+    *changes_of("drift", dict[str, Any], {
+        "adopt": "What is on a node is what is wanted now.", "ignore": "A difference is left for a while.",
+        "unignore": "A difference counts again.",
+    }),
+    *changes_of("parked", dict[str, Any], {
+        "retry": "A parked resource is tried again.",
+        "discard": "What a node has of a parked resource is wanted again.",
+    }),
+    *changes_of("attention", dict[str, Any], {
+        "dismiss": "Somebody put an item aside.", "undismiss": "An item is shown again.",
+    }),
+    *changes_of("token", dict[str, Any], {"create": "An API token was made.", "revoke": "An API token was revoked."}),
+    *changes_of("schedule", dict[str, Any], {"run": "Somebody let a schedule come back."}),
+    *changes_of("task", dict[str, Any], {"retry": "Somebody let a task run again."}),
+    *changes_of("maintenance", dict[str, Any], {
+        "start": "The controller takes no changes.", "end": "The controller takes changes again.",
+    }),
+    *changes_of("webhook", dict[str, Any], {
+        "create": "A webhook was made.", "update": "A webhook changed.", "delete": "A webhook was deleted.",
+        "rotate_secret": "A webhook has another secret.", "resume": "A webhook is sent messages again.",
+        "pause": "The controller gave up on a webhook.", "send_test": "Somebody tests a webhook.",
+        "replay": "Somebody lets a message be sent again.",
+    }),
+    *(EventType(f"job.{state}", text, JobView, JobView) for state, text in _ENDS.items()),
+    *(EventType(f"job.{state}", text, None, JobView) for state, text in _MOVES.items()),
+    *(EventType(name, text, None, LiveNews) for name, text in _NEWS.items()),
+    EventType(TEST_EVENT, "A test that somebody asked for; sent to that one endpoint.", TestData, None),
+)  # fmt: skip
