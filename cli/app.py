@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from cli import events, logs, own_commands
+from cli import audit_log, events, logs, own_commands
 from cli.commands import build_command
 from cli.document import Operation
 from cli.errors import CommandFailedError
@@ -82,5 +82,5 @@ def root(**_options: Any) -> None:
     """
 
 
-for command in (*own_commands.COMMANDS, events.follow_events, logs.logs):
+for command in (*own_commands.COMMANDS, events.follow_events, logs.logs, audit_log.audit):
     root.add_command(command)

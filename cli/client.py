@@ -109,6 +109,27 @@ class ApiClient:
                 hint=_connection_hint(str(error)),
             ) from error
 
+    def download(self, path: str, *, query: dict[str, Any]) -> Iterator[bytes]:
+        """The bytes of an answer as they come.
+
+        Raises:
+            CommandFailedError: The controller cannot be reached, answers 400 and up, or breaks off.
+        """
+        if self._is_verbose:
+            _trace_request(f"GET {self.profile.controller}{path}", query, None)
+        try:
+            with self._http.stream("GET", path, params=query, headers={"Accept": "*/*"}) as response:
+                if response.status_code >= 400:
+                    response.read()
+                    raise _failure(response)
+                yield from response.iter_bytes()
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise CommandFailedError(
+                f"the connection to {self.profile.controller} broke: {_reason_of(error)}",
+                exit_code=ExitCode.UNAVAILABLE,
+                hint=_connection_hint(str(error)),
+            ) from error
+
     def close(self) -> None:
         """Close the connections."""
         self._http.close()

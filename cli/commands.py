@@ -136,6 +136,11 @@ def _path(session: Session, operation: Operation, values: dict[str, Any]) -> str
     return path
 
 
+def collect_query(session: Session, operation: Operation, values: dict[str, Any]) -> dict[str, Any]:
+    """The query of a command, for those that show the answer in a way of their own."""
+    return _collect(session, operation.list_parameters("query"), values)
+
+
 def _collect(session: Session, parameters: list[Parameter], values: dict[str, Any]) -> dict[str, Any]:
     collected: dict[str, Any] = {}
     for item in parameters:

@@ -44,6 +44,7 @@ from controller.background import add_background, make_hint_carrier, make_tasks
 from controller.core.accounts.fleet import Reconvergence, committed_by_node, queue_reconverge
 from controller.core.accounts.observe import AccountObserver
 from controller.core.audit.chain import record
+from controller.core.audit.checkpoints import PERIOD_SECONDS, Checkpoints
 from controller.core.audit.refusals import record_refusal
 from controller.core.auth.attempts import AttemptRetention
 from controller.core.auth.passwords import Passwords
@@ -303,6 +304,8 @@ def _connect(base: _Base, fleet: Fleet, operations: Operations) -> None:
         )
     )
     _add_upkeep(schedules, fleet, Upkeep(database, operations, fleet.maintenance, publisher, base.reconverge))
+    checkpoints = Checkpoints(database, base.signer)
+    schedules.add(Schedule(name="audit.checkpoint", every_seconds=PERIOD_SECONDS, run=checkpoints.make))
     add_background(schedules, base.tasks, database, base.settings, publisher)
 
 
@@ -318,6 +321,7 @@ def _list_dependencies(base: _Base, fleet: Fleet, streams: Streams) -> dict[str,
         "renewal_limits": enrolment.RenewalLimits(),
         "adopters": DriftAdopters({"site": adopt_site_drift}),
         "parked": _make_parked(fleet),
+        "checkpoints": Checkpoints(base.database, base.signer),
     }
 
 

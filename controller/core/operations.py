@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller import faults
 from controller.core.audit.chain import append_changes
+from controller.core.audit.refusals import Refusals
 from controller.core.context import Actor, Change, OpContext
 from controller.core.maintenance.gate import require_change_allowed
 from controller.core.manifest import ManifestRegistry
@@ -161,6 +162,7 @@ class Operations:
         self._tasks: Tasks | None = None
         self._watchers: list[Callable[[FleetContext], Awaitable[None]]] = []
         self._clock = clock
+        self._refusals = Refusals(database, clock=clock)
 
     @property
     def database(self) -> Database:
@@ -215,8 +217,12 @@ class Operations:
 
     async def read(self, actor: Actor, request_id: str, query: Callable[[FleetContext], Awaitable[T]]) -> T:
         """Run a query; whatever it writes is thrown away."""
-        async with self._database.read() as session:
-            return await query(self._context(session, actor, request_id, is_dry_run=False))
+        try:
+            async with self._database.read() as session:
+                return await query(self._context(session, actor, request_id, is_dry_run=False))
+        except FleetError as error:
+            await self._refusals.note(actor, request_id, error)
+            raise
 
     async def _attempt(
         self, actor: Actor, request_id: str, use_case: Callable[[FleetContext], Awaitable[T]], *, is_dry_run: bool
@@ -237,6 +243,9 @@ class Operations:
                 for watcher in self._watchers:
                     await watcher(ctx)
                 faults.at("change.before_commit")
+        except FleetError as error:
+            await self._refusals.note(actor, request_id, error)
+            raise
         except _RolledBack:
             resource, ctx = done[0]
             return Outcome(resource=resource, plan=await self._plan(ctx.changes, requests))

@@ -11,6 +11,7 @@ import pytest
 
 from agent.install.status import EXIT_CONNECTED, EXIT_NOT_CONNECTED, EXIT_NOT_ENROLLED
 from agent.link.setup_errors import ExitCode
+from cli.audit_log import verify
 from cli.exit_codes import ExitCode as CommandExitCode
 from cli.global_options import SWITCHES, WITH_VALUE
 from controller.__main__ import _parser as build_wcpd_parser
@@ -205,6 +206,8 @@ def test_options_of_wcp360_when_written_in_documents_exist() -> None:
     known = {
         tuple(line.split()[:2]): set(re.findall(r" (--[a-z-]+)", line)) for line in COMMANDS.read_text().splitlines()
     }
+    known["audit", "verify"] |= {option for item in verify.params for option in item.opts}
+    known["audit", "export"] |= {"--output"}
     always = set(SWITCHES) | set(WITH_VALUE) | {"--help"}
     unknown = []
     for path in DOCUMENTS:

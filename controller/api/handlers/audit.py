@@ -2,38 +2,88 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 from litestar import get
-from litestar.di import NamedDependency
+from litestar.di import NamedDependency, Provide
 from litestar.params import QueryParameter
+from litestar.response import Stream
 
 from controller.core.audit import service
-from controller.core.audit.service import AuditFilter, AuditPage, AuditVerification
+from controller.core.audit.checkpoints import CheckpointPage, Checkpoints
+from controller.core.audit.export import ExportFormat, ExportWish, plan_export, write_export
+from controller.core.audit.selection import AuditFilter
+from controller.core.audit.service import AuditPage, AuditVerification
 from controller.core.context import Actor
 from controller.core.http import Cursor, Limit, Search
 from controller.core.operations import Operations
 from controller.core.paging import DEFAULT_LIMIT, PageRequest
 
 _TAGS = ["audit"]
+_MEDIA_TYPES = {ExportFormat.JSONL: "application/x-ndjson", ExportFormat.CSV: "text/csv; charset=utf-8"}
+
+Action = Annotated[str | None, QueryParameter(description="Only this action, for example site.create.")]
+Target = Annotated[str | None, QueryParameter(description="Only what was done to this noun/ID.")]
+By = Annotated[str | None, QueryParameter(description="Only what this kind/ID did.")]
+OfAccount = Annotated[str | None, QueryParameter(description="Only what was done to this account and all it holds.")]
+OfClient = Annotated[str | None, QueryParameter(description="Only what was done to this client and their accounts.")]
+From = Annotated[str | None, QueryParameter(description="Only what was asked for from this network address.")]
+OfRequest = Annotated[
+    str | None, QueryParameter(name="request_id", description="Only what this API request did (X-Request-ID).")
+]
+Since = Annotated[datetime | None, QueryParameter(description="From this moment on, for example 2026-01-31T12:00:00Z.")]
+Until = Annotated[datetime | None, QueryParameter(description="Before this moment.")]
+Security = Annotated[
+    bool,
+    QueryParameter(description="Only what concerns who may do what: signing in, tokens, refusals, keys, identities."),
+]
 
 
-@get("/audit", operation_id="list-audit", tags=_TAGS, summary="List the audit log")
+def provide_audit_filter(
+    *,
+    action: Action = None,
+    target: Target = None,
+    by: By = None,
+    account_id: OfAccount = None,
+    client_id: OfClient = None,
+    address: From = None,
+    of_request: OfRequest = None,
+    since: Since = None,
+    until: Until = None,
+    security: Security = False,
+) -> AuditFilter:
+    """The filter that list and export share."""
+    return AuditFilter(
+        action=action or None,
+        target=target or None,
+        actor=by or None,
+        account_id=account_id or None,
+        client_id=client_id or None,
+        address=address or None,
+        request_id=of_request or None,
+        since=since,
+        until=until,
+        security=security,
+    )
+
+
+_FILTER = {"wanted": Provide(provide_audit_filter, sync_to_thread=False)}
+
+
+@get("/audit", operation_id="list-audit", tags=_TAGS, dependencies=_FILTER, summary="List the audit log")
 async def list_audit(
     *,
     operations: NamedDependency[Operations],
     actor: NamedDependency[Actor],
     request_id: NamedDependency[str],
+    wanted: NamedDependency[AuditFilter],
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
     search: Search = None,
-    action: Annotated[str | None, QueryParameter(description="Only this action, for example site.create.")] = None,
-    target: Annotated[str | None, QueryParameter(description="Only what was done to this noun/ID.")] = None,
-    by: Annotated[str | None, QueryParameter(description="Only what this kind/ID did.")] = None,
 ) -> AuditPage:
     """Show who changed what, newest first."""
     page = PageRequest(limit=limit, cursor=cursor, search=search)
-    wanted = AuditFilter(action=action, target=target, actor=by)
     return await operations.read(actor, request_id, lambda ctx: service.list_audit(ctx, page, wanted))
 
 
@@ -43,9 +93,59 @@ async def verify_audit(
     operations: NamedDependency[Operations],
     actor: NamedDependency[Actor],
     request_id: NamedDependency[str],
+    checkpoints: NamedDependency[Checkpoints],
 ) -> AuditVerification:
     """Recompute the hash chain from the first entry to the last and say whether anybody has touched it."""
-    return await operations.read(actor, request_id, service.verify_audit)
+    return await operations.read(actor, request_id, lambda ctx: service.verify_audit(ctx, checkpoints))
 
 
-ROUTES = (list_audit, verify_audit)
+@get(
+    "/audit/checkpoints", operation_id="list-audit-checkpoints", tags=_TAGS, summary="List checkpoints of the audit log"
+)
+async def list_audit_checkpoints(
+    *,
+    operations: NamedDependency[Operations],
+    actor: NamedDependency[Actor],
+    request_id: NamedDependency[str],
+    checkpoints: NamedDependency[Checkpoints],
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+) -> CheckpointPage:
+    """Show the signed ends of the log, newest first; keep one elsewhere, and nobody can rewrite what was before it."""
+    page = PageRequest(limit=limit, cursor=cursor)
+    return await operations.read(actor, request_id, lambda ctx: checkpoints.list_page(ctx, page))
+
+
+@get(
+    "/audit/export",
+    operation_id="export-audit",
+    tags=_TAGS,
+    dependencies=_FILTER,
+    media_type="application/x-ndjson",
+    summary="Export the audit log",
+)
+async def export_audit(
+    *,
+    operations: NamedDependency[Operations],
+    actor: NamedDependency[Actor],
+    request_id: NamedDependency[str],
+    checkpoints: NamedDependency[Checkpoints],
+    wanted: NamedDependency[AuditFilter],
+    first: Annotated[int, QueryParameter(description="Number of the first entry.")] = 1,
+    last: Annotated[int | None, QueryParameter(description="Number of the last entry; default: the newest.")] = None,
+    format: Annotated[  # noqa: A002 - the word that the API uses
+        ExportFormat, QueryParameter(description="jsonl: JSON Lines. csv: for spreadsheets, no cell is a formula.")
+    ] = ExportFormat.JSONL,
+) -> Stream:
+    """Send entries, oldest first, with all that proves them; `wcp360 audit verify --file` checks the file offline."""
+    wish = ExportWish(wanted=wanted, first=first, last=last, format=format)
+    export = await operations.read(actor, request_id, lambda ctx: plan_export(ctx, wish, checkpoints))
+    name = f"audit-{export.wish.first}-{export.last}.{format.value}"
+    return Stream(
+        content=write_export(checkpoints.database, export),
+        media_type=_MEDIA_TYPES[format],
+        headers={"content-disposition": f'attachment; filename="{name}"', "x-accel-buffering": "no"},
+    )
+
+
+ROUTES = (list_audit, verify_audit, list_audit_checkpoints, export_audit)

@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import Row, Select, Text, cast, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from controller.core.audit.models import HEAD_ID, AuditEntry, AuditHead
+from controller.core.audit.models import HEAD_ID, AuditCheckpoint, AuditEntry, AuditHead
+from controller.core.audit.tenants import TenantFinder
 from controller.core.context import Change, OpContext
+from shared.audit_proof import GENESIS_HASH, find_fault, hash_content, hash_entry, select_content
 
-GENESIS_HASH: Final = "0" * 64
-_BATCH: Final = 500
-_ENCODER = msgspec.json.Encoder(order="deterministic")
+__all__ = ["GENESIS_HASH", "ChainReport", "append_changes", "append_entries", "entry_hash", "record", "verify_chain"]
+
+BATCH: Final = 1000
+COLUMNS: Final = (
+    AuditEntry.number,
+    AuditEntry.at,
+    AuditEntry.actor,
+    AuditEntry.actor_name,
+    AuditEntry.address,
+    AuditEntry.account_id,
+    AuditEntry.client_id,
+    AuditEntry.request_id,
+    AuditEntry.action,
+    AuditEntry.target,
+    AuditEntry.target_name,
+    AuditEntry.before,
+    AuditEntry.after,
+    AuditEntry.previous_hash,
+    AuditEntry.hash,
+)
+"""All that a hash is made of. Read as plain rows: half a million objects of the mapper would take a minute."""
+_STATES: Final = tuple(COLUMNS.index(column) for column in (AuditEntry.before, AuditEntry.after))
+_UNREAD: Final[tuple[Any, ...]] = tuple(
+    cast(column, Text).label(column.key) if number in _STATES else column for number, column in enumerate(COLUMNS)
+)
+"""The same with the states as the database has them."""
+_SELECT_UNREAD: Final[Select[Any]] = select(*_UNREAD)
+_DECODE: Final = msgspec.json.Decoder().decode
+_ENCODE: Final = msgspec.json.Encoder(order="deterministic").encode
+_NAMES: Final = tuple(column.key for column in COLUMNS)
 
 
 class ChainReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +55,8 @@ class ChainReport(msgspec.Struct, frozen=True, kw_only=True):
     entries: int
     """How many were read."""
     head_hash: str
+    checkpoints: int = 0
+    """How many of them fit the entries."""
     first_bad_number: int | None = None
     reason: str = ""
 
@@ -43,14 +75,18 @@ async def append_entries(ctx: OpContext, changes: Sequence[Change]) -> None:
     """Write these entries; for what happens outside of Operations, for example a sign-in."""
     if not changes:
         return
+    tenants = TenantFinder(ctx.session)
     head = await _lock_head(ctx.session)
     for change in changes:
+        tenant = await tenants.find(change)
         entry = AuditEntry(
             number=head.number + 1,
             at=ctx.now,
             actor=ctx.actor.reference,
             actor_name=ctx.actor.name,
             address=ctx.actor.address[:64] or None,
+            account_id=tenant.account_id,
+            client_id=tenant.client_id,
             request_id=ctx.request_id[:100],
             action=change.action,
             target=change.target,
@@ -66,56 +102,119 @@ async def append_entries(ctx: OpContext, changes: Sequence[Change]) -> None:
 
 
 def entry_hash(entry: AuditEntry) -> str:
-    """SHA-256 in hex over the predecessor's hash and this entry's own content, keys in a fixed order."""
-    content: dict[str, Any] = {
-        "number": entry.number,
-        "at": entry.at.isoformat(timespec="microseconds"),
-        "actor": entry.actor,
-        "actor_name": entry.actor_name,
-        "request_id": entry.request_id,
-        "action": entry.action,
-        "target": entry.target,
-        "target_name": entry.target_name,
-        "before": entry.before,
-        "after": entry.after,
-    }
-    if entry.address is not None:  # not in entries of releases before this column
-        content["address"] = entry.address
-    return hashlib.sha256(entry.previous_hash.encode() + b"\n" + _ENCODER.encode(content)).hexdigest()
+    """The hash that an entry must have."""
+    return hash_entry({name: getattr(entry, name) for name in _NAMES if name not in ("at", "hash")} | _stamp(entry.at))
+
+
+def render_entry(row: Row[Any]) -> dict[str, Any]:
+    """A row of COLUMNS as what is hashed and exported: plain values."""
+    entry = dict(zip(_NAMES, row, strict=True))
+    return entry | _stamp(entry["at"])
+
+
+def _stamp(at: datetime) -> dict[str, str]:
+    return {"at": at.isoformat(timespec="microseconds")}
+
+
+async def read_entries(
+    session: AsyncSession, statement: Select[Any], *, after: int, until: int | None = None
+) -> AsyncIterator[list[dict[str, Any]]]:
+    """Batches of entries in the order of their numbers; a long log does not have to fit into memory."""
+    while True:
+        batch = await read_batch(session, statement, after=after, until=until)
+        if batch:
+            yield batch
+            after = batch[-1]["number"]
+        if len(batch) < BATCH:
+            return
+
+
+async def read_batch(
+    session: AsyncSession, statement: Select[Any], *, after: int, until: int | None = None
+) -> list[dict[str, Any]]:
+    """Up to BATCH entries with a number above `after` and not above `until`."""
+    statement = statement.where(AuditEntry.number > after)
+    if until is not None:
+        statement = statement.where(AuditEntry.number <= until)
+    rows = await session.execute(statement.order_by(AuditEntry.number).limit(BATCH))
+    return [render_entry(row) for row in rows]
+
+
+class _Walk:
+    """Along the chain, as far as it is good."""
+
+    def __init__(self, session: AsyncSession, signed: Mapping[int, str]) -> None:
+        self._session = session
+        self._signed = signed
+        """Checkpoints: number to hash."""
+        self.number, self.hash = 0, GENESIS_HASH
+        self.checkpoints = 0
+
+    async def go(self, *, until: int | None = None) -> str:
+        """Go on to the end, or to this entry; why it cannot go further, or nothing."""
+        async for batch in read_entries(self._session, _SELECT_UNREAD, after=self.number, until=until):
+            for entry in batch:
+                reason = self._find_fault(entry) or self._find_contradiction(entry)
+                if reason:
+                    return reason
+                self.number, self.hash = entry["number"], entry["hash"]
+                self.checkpoints += self.number in self._signed
+        return ""
+
+    def _find_fault(self, entry: dict[str, Any]) -> str:
+        """Almost always the fast encoder writes the very bytes that are hashed; where it does not, the other judges."""
+        states = (entry["before"], entry["after"])
+        entry["before"], entry["after"] = (None if raw is None else _DECODE(raw) for raw in states)
+        is_next = entry["number"] == self.number + 1 and entry["previous_hash"] == self.hash
+        if is_next and hash_content(self.hash, _ENCODE(select_content(entry))) == entry["hash"]:
+            return ""
+        entry["before"], entry["after"] = (None if raw is None else json.loads(raw) for raw in states)
+        return find_fault(entry, self.number, self.hash)
+
+    def _find_contradiction(self, entry: Mapping[str, Any]) -> str:
+        number = entry["number"]
+        if self._signed.get(number, entry["hash"]) == entry["hash"]:
+            return ""
+        return f"entry {number} is not the one of the signed checkpoint: the log was written anew"
+
+    def find_missing(self, head: tuple[int, str]) -> str:
+        """Why this cannot be the end."""
+        if head != (self.number, self.hash):
+            return f"the log ends at {self.number}, but {head[0]} entries were written"
+        if max(self._signed, default=0) > self.number:
+            return f"the log ends at {self.number}, and a checkpoint proves {max(self._signed)} entries"
+        return ""
 
 
 async def verify_chain(session: AsyncSession) -> ChainReport:
-    """Walk from the first entry to the last and stop at the first one that does not fit. Changes nothing."""
-    number, previous_hash = 0, GENESIS_HASH
-    while True:
-        batch = (
-            await session.scalars(
-                select(AuditEntry).where(AuditEntry.number > number).order_by(AuditEntry.number).limit(_BATCH)
-            )
-        ).all()
-        for entry in batch:
-            reason = _find_fault(entry, number, previous_hash)
-            if reason:
-                return ChainReport(entries=number, head_hash=previous_hash, first_bad_number=number + 1, reason=reason)
-            number, previous_hash = entry.number, entry.hash
-        if len(batch) < _BATCH:
-            break
-        session.expunge_all()  # a long log does not have to fit into memory
-    head = await session.get(AuditHead, HEAD_ID)
-    if (head.number, head.hash) != (number, previous_hash) if head else number != 0:
-        reason = f"the log ends at {number}, but {head.number if head else 0} entries were written"
-        return ChainReport(entries=number, head_hash=previous_hash, first_bad_number=number + 1, reason=reason)
-    return ChainReport(entries=number, head_hash=previous_hash)
+    """Walk from the first entry to the last and stop at the first one that does not fit. Changes nothing.
+
+    Checkpoints are compared by their hash; whether their signatures are good is for who knows the key.
+    """
+    walk = _Walk(session, await _read_checkpoints(session))
+    reason = await walk.go()
+    if not reason:
+        head = await read_head(session)
+        # What was written while we walked belongs to it.
+        reason = await walk.go(until=head[0]) or walk.find_missing(head)
+    return ChainReport(
+        entries=walk.number,
+        head_hash=walk.hash,
+        checkpoints=walk.checkpoints,
+        first_bad_number=walk.number + 1 if reason else None,
+        reason=reason,
+    )
 
 
-def _find_fault(entry: AuditEntry, number: int, previous_hash: str) -> str:
-    if entry.number != number + 1:
-        return f"entry {number + 1} is missing"
-    if entry.previous_hash != previous_hash:
-        return f"entry {entry.number} does not continue entry {number}"
-    if entry.hash != entry_hash(entry):
-        return f"entry {entry.number} was changed after it was written"
-    return ""
+async def read_head(session: AsyncSession) -> tuple[int, str]:
+    """Number and hash of the last entry that was written."""
+    head = (await session.execute(select(AuditHead.number, AuditHead.hash).where(AuditHead.id == HEAD_ID))).first()
+    return (head.number, head.hash) if head is not None else (0, GENESIS_HASH)
+
+
+async def _read_checkpoints(session: AsyncSession) -> Mapping[int, str]:
+    rows = await session.execute(select(AuditCheckpoint.number, AuditCheckpoint.hash))
+    return {row.number: row.hash for row in rows}
 
 
 async def _lock_head(session: AsyncSession) -> AuditHead:

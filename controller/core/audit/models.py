@@ -1,11 +1,11 @@
-"""Tables of the audit log."""
+"""Tables of the audit log: entries, their end, and signed checkpoints of it."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import JSON, BigInteger, Index, String
+from sqlalchemy import JSON, BigInteger, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from controller.db.base import Model
@@ -17,7 +17,14 @@ class AuditEntry(Model):
     """One change of desired state."""
 
     __tablename__ = "audit_entries"
-    __table_args__ = (Index("ix_audit_entries_target", "target"), Index("ix_audit_entries_actor", "actor"))
+    __table_args__ = (
+        Index("ix_audit_entries_target", "target"),
+        Index("ix_audit_entries_actor", "actor"),
+        # The newest of one tenant or address are asked for: the key is the order in which they were written.
+        Index("ix_audit_entries_account_id", "account_id", "id"),
+        Index("ix_audit_entries_client_id", "client_id", "id"),
+        Index("ix_audit_entries_address", "address", "id"),
+    )
 
     number: Mapped[int] = mapped_column(BigInteger, unique=True)
     """1 and up, gap-free."""
@@ -27,6 +34,10 @@ class AuditEntry(Model):
     actor_name: Mapped[str] = mapped_column(String(200))
     address: Mapped[str | None] = mapped_column(String(64))
     """Where the request came from; None: from nowhere outside, or written by a release that did not know."""
+    account_id: Mapped[str | None] = mapped_column(String(36))
+    """The tenant whose thing was changed. No foreign key: an entry outlives everything."""
+    client_id: Mapped[str | None] = mapped_column(String(36))
+    """Whose account it was at that time."""
     request_id: Mapped[str] = mapped_column(String(100), index=True)
     action: Mapped[str] = mapped_column(String(100), index=True)
     target: Mapped[str] = mapped_column(String(100))
@@ -46,3 +57,19 @@ class AuditHead(Model):
 
     number: Mapped[int] = mapped_column(BigInteger)
     hash: Mapped[str] = mapped_column(String(64))
+
+
+class AuditCheckpoint(Model):
+    """The end of the chain at some moment, signed. Append-only as the entries are (revision 0002)."""
+
+    __tablename__ = "audit_checkpoints"
+
+    number: Mapped[int] = mapped_column(BigInteger, unique=True)
+    """Of the entry that was the last one."""
+    hash: Mapped[str] = mapped_column(String(64))
+    at: Mapped[datetime]
+    payload: Mapped[str] = mapped_column(Text)
+    """What was signed, byte for byte (shared.audit_proof.Checkpoint)."""
+    kid: Mapped[str] = mapped_column(String(100))
+    signature: Mapped[str] = mapped_column(String(100))
+    """Ed25519, base64."""

@@ -10,9 +10,10 @@ from msgspec import Meta
 from sqlalchemy import select
 
 from controller.core.audit.chain import verify_chain
+from controller.core.audit.checkpoints import Checkpoints
 from controller.core.audit.models import AuditEntry
+from controller.core.audit.selection import AuditFilter, select_wanted
 from controller.core.context import OpContext
-from controller.core.fields import require_text
 from controller.core.paging import PageRequest, contains, fetch_page
 
 
@@ -25,6 +26,8 @@ class AuditEntryView(msgspec.Struct, frozen=True, kw_only=True):
     actor: Annotated[str, Meta(description="kind/ID of who did it.")]
     actor_name: str
     address: Annotated[str | None, Meta(description="Where the request came from; null: the controller itself.")]
+    account_id: Annotated[str | None, Meta(description="The account that it is about; null: none.")]
+    client_id: Annotated[str | None, Meta(description="Whose account it was then.")]
     request_id: Annotated[str, Meta(description="The API request, as in the X-Request-ID header and the logs.")]
     action: Annotated[str, Meta(description="noun.verb.", examples=["site.create"])]
     target: Annotated[str, Meta(description="noun/ID of what was changed.")]
@@ -50,17 +53,9 @@ class AuditVerification(msgspec.Struct, frozen=True, kw_only=True):
     head_hash: Annotated[
         str, Meta(description="Hash of the last good entry; keep it elsewhere to prove the log later.")
     ]
+    checkpoints: Annotated[int, Meta(description="How many signed checkpoints fit the entries.")]
     first_bad_number: Annotated[int | None, Meta(description="The first entry that does not fit.")]
     reason: str
-
-
-class AuditFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which entries are wanted; None: all."""
-
-    action: str | None = None
-    target: str | None = None
-    actor: str | None = None
-    request_id: str | None = None
 
 
 async def list_audit(ctx: OpContext, page: PageRequest, wanted: AuditFilter) -> AuditPage:
@@ -70,10 +65,7 @@ async def list_audit(ctx: OpContext, page: PageRequest, wanted: AuditFilter) -> 
         ForbiddenError, InvalidInputError
     """
     ctx.actor.require("audit", "read")
-    statement = select(AuditEntry)
-    for name, value in msgspec.structs.asdict(wanted).items():
-        if value:
-            statement = statement.where(getattr(AuditEntry, name) == require_text(name, value, high=300))
+    statement = select_wanted(select(AuditEntry), wanted)
     condition = contains((AuditEntry.target_name, AuditEntry.action, AuditEntry.actor_name), page.search)
     if condition is not None:
         statement = statement.where(condition)
@@ -81,18 +73,19 @@ async def list_audit(ctx: OpContext, page: PageRequest, wanted: AuditFilter) -> 
     return AuditPage(items=tuple(_view(entry) for entry in found.rows), next_cursor=found.next_cursor)
 
 
-async def verify_audit(ctx: OpContext) -> AuditVerification:
-    """Walk the whole chain.
+async def verify_audit(ctx: OpContext, checkpoints: Checkpoints | None = None) -> AuditVerification:
+    """Walk the whole chain, and check the signatures of its checkpoints where the key is known.
 
     Raises:
         ForbiddenError
     """
     ctx.actor.require("audit", "read")
-    report = await verify_chain(ctx.session)
+    report = await (verify_chain(ctx.session) if checkpoints is None else checkpoints.verify(ctx.session))
     return AuditVerification(
         is_intact=report.first_bad_number is None,
         entries=report.entries,
         head_hash=report.head_hash,
+        checkpoints=report.checkpoints,
         first_bad_number=report.first_bad_number,
         reason=report.reason,
     )
@@ -106,6 +99,8 @@ def _view(entry: AuditEntry) -> AuditEntryView:
         actor=entry.actor,
         actor_name=entry.actor_name,
         address=entry.address,
+        account_id=entry.account_id,
+        client_id=entry.client_id,
         request_id=entry.request_id,
         action=entry.action,
         target=entry.target,

@@ -10,6 +10,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.audit.chain import append_entries, record
+from controller.core.audit.refusals import Refusals
 from controller.core.auth.attempts import Device, is_known_place, judge_signals, note_attempt, read_habits
 from controller.core.auth.identities import Identities, Identity, require_user_network
 from controller.core.auth.models import PasswordHistory, Session, User
@@ -53,6 +54,7 @@ class Authenticator:
         self._lifetime = timedelta(hours=session_hours)
         self._clock = clock
         self._publisher = publisher
+        self._refusals = Refusals(database, clock=clock)
         self.identities = Identities(database, clock=clock)
         self.policies = PolicyBook(database)
         self.factors = SecondFactors(sealer or Sealer(os.urandom(KEY_BYTES)))
@@ -84,6 +86,9 @@ class Authenticator:
             else:
                 signals, sign_in = await self._open(writer, user, device, policy)
         if refusal is not None or user is None:
+            if reason != "code_asked":
+                user_id = user.id if user is not None else None
+                await self._refusals.note_sign_in(username, device.address, device.request_id, user_id=user_id)
             raise refusal or _wrong_credentials()
         if signals and self._publisher is not None:
             data = {"id": user.id, "name": user.username, "address": device.address, "signals": signals}

@@ -40,6 +40,7 @@ from controller.fleet.signing.messages import (
 )
 from controller.fleet.signing.signer import LocalSigner, Signer
 from controller.settings import Settings
+from shared.audit_proof import CHECKPOINT_TYPE
 from shared.errors import BugError, FleetError, ProtocolError, UnavailableError
 from shared.protocol.envelope import JOB_TYPE, TRUST_TYPE, Envelope
 from shared.protocol.grant import GRANT_TYPE
@@ -150,6 +151,10 @@ class SignerClient:
     async def sign_release_keys(self, payload: bytes) -> Envelope:
         """The root key's signature over a list of release keys."""
         return await self._sign_document(RELEASE_KEYS_TYPE, payload)
+
+    async def sign_checkpoint(self, payload: bytes) -> Envelope:
+        """The root key's signature over the end of the audit log."""
+        return await self._sign_document(CHECKPOINT_TYPE, payload)
 
     async def _sign_document(self, payload_type: str, payload: bytes) -> Envelope:
         request = SignDocument(n=next(self._numbers), payload_type=payload_type, payload=payload)

@@ -53,7 +53,7 @@ class SignJobs(Request, frozen=True, kw_only=True, tag="jobs"):
 
 
 class SignDocument(Request, frozen=True, kw_only=True, tag="document"):
-    """A trust bundle, a release's manifest or a list of release keys."""
+    """A trust bundle, a grant, a release's manifest, a list of release keys or a checkpoint of the audit log."""
 
     payload_type: str
     payload: Payload

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from controller.fleet.signing.signer import LocalSigner
+from shared.audit_proof import CHECKPOINT_TYPE, Checkpoint, parse_checkpoint
 from shared.errors import InvalidInputError, RefusedError, UnavailableError
 from shared.protocol.envelope import TRUST_TYPE
 from shared.protocol.grant import GRANT_TYPE, StreamGrant
@@ -44,6 +45,7 @@ RATES: Final[dict[str, Rate]] = {
     "trust": Rate(30, 0.5),
     "release": Rate(30, 0.5),
     "grant": Rate(2000, 200.0),
+    "checkpoint": Rate(30, 0.1),
     # A whole fleet renews within minutes when its authority changes.
     "node": Rate(2000, 200.0),
     "server": Rate(30, 0.2),
@@ -132,6 +134,9 @@ async def require_document(payload_type: str, payload: bytes, *, signer: LocalSi
             manifest = msgspec.msgpack.decode(payload, type=ReleaseManifest)
             _require_frame(manifest.cluster_id, manifest.expires_at, signer, now)
             return "release"
+        if payload_type == CHECKPOINT_TYPE:
+            _require_present(parse_checkpoint(payload), signer, now)
+            return "checkpoint"
     except (InvalidInputError, msgspec.MsgspecError, ValueError) as error:
         raise RefusedError(f"not what it is called: {error}", code="malformed") from error
     raise RefusedError(f"{payload_type[:80]} is not signed on request", code="wrong_type")
@@ -151,6 +156,17 @@ async def _require_own_trust(bundle: TrustBundle, signer: LocalSigner) -> None:
 
 def _is_within(offered: JobKey, ours: JobKey | None) -> bool:
     return ours is not None and offered.public_key == ours.public_key and offered.expires_at <= ours.expires_at
+
+
+def _require_present(checkpoint: Checkpoint, signer: LocalSigner, now: datetime) -> None:
+    """A signature says "so it was at this moment": not for a moment that somebody chose."""
+    if checkpoint.cluster_id != signer.cluster_id:
+        raise RefusedError("the checkpoint is of another cluster", code="wrong_cluster")
+    at = datetime.fromisoformat(checkpoint.at)
+    if at.tzinfo is None:
+        raise RefusedError("the checkpoint's time has no zone", code="malformed")
+    if abs(at - now) > CLOCK_TOLERANCE:
+        raise RefusedError("the checkpoint is of another moment", code="clock_skew", hint="Compare the clocks.")
 
 
 def _require_frame(

@@ -17,9 +17,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from controller.db.base import utc_now
 from controller.fleet.identity.authorities import Arrangement, Authorities, AuthorityRing
 from controller.fleet.identity.authority import Authority, IssuedCertificate, parse_csr
+from controller.fleet.signing.checkpoints import keep_checkpoint, require_ahead
 from controller.fleet.signing.job_keys import JOB_KEY_LIFETIME, JOB_KEY_OVERLAP, JobKeyRing, public_bytes
 from controller.fleet.signing.keyfiles import ensure_ed25519_key, ensure_pki_dir, write_durably
 from controller.fleet.signing.release_keys import ReleaseKeyRing
+from shared.audit_proof import CHECKPOINT_TYPE
 from shared.errors import BugError, UnavailableError
 from shared.protocol.envelope import JOB_TYPE, TRUST_TYPE, Envelope, sign_envelope
 from shared.protocol.grant import GRANT_TYPE
@@ -90,6 +92,10 @@ class Signer(Protocol):
 
     async def sign_release_keys(self, payload: bytes) -> Envelope:
         """Sign a list of release keys with the root key."""
+        ...
+
+    async def sign_checkpoint(self, payload: bytes) -> Envelope:
+        """Sign the end of the audit log with the root key (RefusedError: it goes back behind an earlier one)."""
         ...
 
     async def current_release_keys(self) -> tuple[ReleaseKey, ...]:
@@ -222,6 +228,17 @@ class LocalSigner:
         """Sign a list of release keys with the root key."""
         return sign_envelope(RELEASE_KEYS_TYPE, payload, {ROOT_KID: self._root})
 
+    async def sign_checkpoint(self, payload: bytes) -> Envelope:
+        """Sign the end of the audit log, unless an earlier one was signed that contradicts it.
+
+        Raises:
+            RefusedError: `checkpoint_behind`.
+        """
+        require_ahead(self._dir, payload)
+        envelope = sign_envelope(CHECKPOINT_TYPE, payload, {ROOT_KID: self._root})
+        keep_checkpoint(self._dir, payload)
+        return envelope
+
     async def sign_document(self, payload_type: str, payload: bytes) -> Envelope:
         """Sign one of the kinds of documents with the keys that belong to it (KeyError for any other kind)."""
         sign = {
@@ -229,6 +246,7 @@ class LocalSigner:
             TRUST_TYPE: self.sign_trust,
             RELEASE_TYPE: self.sign_release,
             RELEASE_KEYS_TYPE: self.sign_release_keys,
+            CHECKPOINT_TYPE: self.sign_checkpoint,
         }
         return await sign[payload_type](payload)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +12,9 @@ from tests.integration.controller.hosting import Hosting, build_hosting
 
 
 @pytest.fixture
-async def hosting(database: Database) -> AsyncIterator[Hosting]:
+async def hosting(database: Database, tmp_path: Path) -> AsyncIterator[Hosting]:
     """One node, nothing on it."""
-    built = await build_hosting(database)
+    built = await build_hosting(database, tmp_path / "pki")
     await built.add_node()
     yield built
     await built.http.aclose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -27,6 +28,7 @@ from controller.api.handlers import (
 from controller.api.handlers.health import Probes
 from controller.core.accounts.fleet import committed_by_node
 from controller.core.accounts.observe import AccountObserver
+from controller.core.audit.checkpoints import Checkpoints
 from controller.core.audit.models import AuditEntry, AuditHead
 from controller.core.auth.passwords import Passwords
 from controller.core.auth.service import Authenticator
@@ -43,6 +45,7 @@ from controller.core.parked.service import Parked
 from controller.db.engine import Database
 from controller.fleet.models import Node, NodeState
 from controller.fleet.nodes.placement import Placement
+from controller.fleet.signing.signer import LocalSigner
 from controller.jobs.models import Job
 from controller.jobs.queue import JobRequest
 from controller.jobs.states import JobState as ControllerJobState
@@ -119,6 +122,7 @@ class Hosting:
     operations: Operations
     publisher: EventPublisher
     observer: AccountObserver
+    checkpoints: Checkpoints
     app: Any
     http: httpx.AsyncClient
 
@@ -241,8 +245,11 @@ class Hosting:
             return len((await session.scalars(select(model))).all())
 
 
-async def build_hosting(database: Database) -> Hosting:
+async def build_hosting(database: Database, pki_dir: Path) -> Hosting:
     """Put one together on a migrated database, signed in as an administrator."""
+    signer = LocalSigner(pki_dir)
+    signer.open()
+    checkpoints = Checkpoints(database, signer)
     passwords = Passwords(FAST_HASHER)
     authenticator = Authenticator(database, passwords, session_hours=1)
     publisher, engine, metrics = EventPublisher(), FakeEngine(), ControllerMetrics()
@@ -270,6 +277,7 @@ async def build_hosting(database: Database) -> Hosting:
         ],
         dependencies={
             "parked": Parked({"site": SiteKind(), "account": AccountKind(), "php_pool": AccountKind()}),
+            "checkpoints": checkpoints,
         },
     )  # fmt: skip
     app = create_app(parts)
@@ -293,6 +301,7 @@ async def build_hosting(database: Database) -> Hosting:
         operations=operations,
         publisher=publisher,
         observer=AccountObserver([SiteObserver()]),
+        checkpoints=checkpoints,
         app=app,
         http=http,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from controller.fleet.signing.messages import MAX_BATCH, SignJobs, encode_messag
 from controller.fleet.signing.policy import RATES, Rates, require_job
 from controller.fleet.signing.server import SignerServer
 from controller.fleet.signing.signer import LocalSigner
+from shared.audit_proof import Checkpoint, is_checkpoint_signed, render_checkpoint
 from shared.errors import FleetError, NotFoundError, RefusedError, UnavailableError
 from shared.protocol.envelope import JOB_TYPE, verify_envelope
 from shared.protocol.job import Job, encode_job
@@ -272,6 +274,42 @@ async def test_signer_process_does_not_put_the_roots_signature_under_a_job(clien
         await client._sign_document(JOB_TYPE, job(client))
 
     assert caught.value.code == "wrong_type"
+
+
+def checkpoint(client: SignerClient, number: int, **options: str) -> bytes:
+    values = {"cluster_id": client.cluster_id, "hash": "0" * 64, "at": utc_now().isoformat()} | options
+    return render_checkpoint(Checkpoint(number=number, **values)).encode()
+
+
+async def test_signer_process_signs_the_end_of_the_audit_log_with_the_root_key(client: SignerClient) -> None:
+    payload = checkpoint(client, 7)
+
+    envelope = await client.sign_checkpoint(payload)
+
+    signature = base64.b64encode(envelope.signatures[0].sig).decode()
+    assert is_checkpoint_signed(payload.decode(), signature, client.root_public_key)
+
+
+@pytest.mark.parametrize(
+    ("number", "options", "code"),
+    [
+        (6, {}, "checkpoint_behind"),
+        (7, {"hash": "1" * 64}, "checkpoint_behind"),
+        (8, {"cluster_id": "another"}, "wrong_cluster"),
+        (8, {"at": "2020-01-01T00:00:00+00:00"}, "clock_skew"),
+        (8, {"at": "2020-01-01T00:00:00"}, "malformed"),
+        (0, {}, "malformed"),
+    ],
+)
+async def test_signer_process_refuses_an_end_of_the_audit_log_that_cannot_be(
+    client: SignerClient, number: int, options: dict[str, str], code: str
+) -> None:
+    await client.sign_checkpoint(checkpoint(client, 7))
+
+    with pytest.raises(RefusedError) as refused:
+        await client.sign_checkpoint(checkpoint(client, number, **options))
+
+    assert refused.value.code == code
 
 
 async def test_signer_process_refuses_a_node_id_that_would_name_somebody_else(client: SignerClient) -> None:

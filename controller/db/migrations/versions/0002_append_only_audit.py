@@ -3,8 +3,8 @@
 Revision: 0002
 Follows: 0001
 
-Written by hand. The database itself refuses to change, remove or insert entries of the audit log, whoever asks: an
-administrator of the controller, the controller after a mistake, a person with `sqlite3` or `psql`. Whoever may change
+Written by hand. The database itself refuses to change, remove or insert entries of the audit log and its signed
+checkpoints, whoever asks: an administrator of the controller, the controller after a mistake, a person with `sqlite3` or `psql`. Whoever may change
 the schema can take the triggers away first; that is what the hash chain is for.
 
 A later revision that rebuilds `audit_entries` (SQLite, when a column is changed or dropped) loses the triggers and has to
@@ -15,7 +15,10 @@ from __future__ import annotations
 
 from typing import Final
 
+import sqlalchemy as sa
 from alembic import op
+
+from controller.db.base import UtcDateTime
 
 revision = "0002"
 down_revision = "0001"
@@ -41,6 +44,14 @@ _SQLITE: Final = (
     """CREATE TRIGGER audit_head_no_insert BEFORE INSERT ON audit_head
          WHEN NEW.number <> 0 OR EXISTS (SELECT 1 FROM audit_head WHERE id <> NEW.id OR number > 0) BEGIN
          SELECT RAISE(ABORT, 'the audit log is append-only: it has one end'); END""",
+    """CREATE TRIGGER audit_checkpoints_no_update BEFORE UPDATE ON audit_checkpoints BEGIN
+         SELECT RAISE(ABORT, 'the audit log is append-only: UPDATE is refused'); END""",
+    """CREATE TRIGGER audit_checkpoints_no_delete BEFORE DELETE ON audit_checkpoints BEGIN
+         SELECT RAISE(ABORT, 'the audit log is append-only: DELETE is refused'); END""",
+    """CREATE TRIGGER audit_checkpoints_no_insert BEFORE INSERT ON audit_checkpoints
+         WHEN NEW.number <= (SELECT coalesce(max(number), 0) FROM audit_checkpoints)
+           OR EXISTS (SELECT 1 FROM audit_checkpoints WHERE id = NEW.id) BEGIN
+         SELECT RAISE(ABORT, 'the audit log is append-only: checkpoints move forward only'); END""",
 )
 
 # ENABLE ALWAYS: a superuser's `SET session_replication_role = replica` must not switch them off.
@@ -66,6 +77,18 @@ _POSTGRESQL: Final = (
          END IF;
          RETURN NEW;
        END $$""",
+    """CREATE FUNCTION wcp360_check_audit_checkpoint() RETURNS trigger LANGUAGE plpgsql AS $$
+       BEGIN
+         IF NEW.number <= (SELECT coalesce(max(number), 0) FROM audit_checkpoints) THEN
+           RAISE EXCEPTION 'the audit log is append-only: checkpoints move forward only'
+             USING ERRCODE = 'restrict_violation';
+         END IF;
+         RETURN NEW;
+       END $$""",
+    """CREATE TRIGGER audit_checkpoints_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_checkpoints
+       FOR EACH STATEMENT EXECUTE FUNCTION wcp360_refuse_audit_change()""",
+    """CREATE TRIGGER audit_checkpoints_no_insert BEFORE INSERT ON audit_checkpoints
+       FOR EACH ROW EXECUTE FUNCTION wcp360_check_audit_checkpoint()""",
     """CREATE TRIGGER audit_entries_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_entries
        FOR EACH STATEMENT EXECUTE FUNCTION wcp360_refuse_audit_change()""",
     """CREATE TRIGGER audit_entries_no_insert BEFORE INSERT ON audit_entries
@@ -78,6 +101,8 @@ _POSTGRESQL: Final = (
     "ALTER TABLE audit_entries ENABLE ALWAYS TRIGGER audit_entries_no_insert",
     "ALTER TABLE audit_head ENABLE ALWAYS TRIGGER audit_head_no_delete",
     "ALTER TABLE audit_head ENABLE ALWAYS TRIGGER audit_head_no_return",
+    "ALTER TABLE audit_checkpoints ENABLE ALWAYS TRIGGER audit_checkpoints_no_change",
+    "ALTER TABLE audit_checkpoints ENABLE ALWAYS TRIGGER audit_checkpoints_no_insert",
 )
 
 _SQLITE_DOWN: Final = (
@@ -87,15 +112,33 @@ _SQLITE_DOWN: Final = (
     "DROP TRIGGER IF EXISTS audit_head_no_return",
     "DROP TRIGGER IF EXISTS audit_head_no_delete",
     "DROP TRIGGER IF EXISTS audit_head_no_insert",
+    "DROP TRIGGER IF EXISTS audit_checkpoints_no_update",
+    "DROP TRIGGER IF EXISTS audit_checkpoints_no_delete",
+    "DROP TRIGGER IF EXISTS audit_checkpoints_no_insert",
 )
 _POSTGRESQL_DOWN: Final = (
     "DROP FUNCTION IF EXISTS wcp360_refuse_audit_change CASCADE",
     "DROP FUNCTION IF EXISTS wcp360_check_audit_entry CASCADE",
     "DROP FUNCTION IF EXISTS wcp360_check_audit_head CASCADE",
+    "DROP FUNCTION IF EXISTS wcp360_check_audit_checkpoint CASCADE",
 )
 
 
 def upgrade() -> None:
+    op.create_table(
+        "audit_checkpoints",
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("hash", sa.String(length=64), nullable=False),
+        sa.Column("at", UtcDateTime(timezone=True), nullable=False),
+        sa.Column("payload", sa.Text(), nullable=False),
+        sa.Column("kid", sa.String(length=100), nullable=False),
+        sa.Column("signature", sa.String(length=100), nullable=False),
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("created_at", UtcDateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", UtcDateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_checkpoints")),
+        sa.UniqueConstraint("number", name=op.f("uq_audit_checkpoints_number")),
+    )
     for statement in _SQLITE if op.get_bind().dialect.name == "sqlite" else _POSTGRESQL:
         op.execute(statement)
 
@@ -103,3 +146,4 @@ def upgrade() -> None:
 def downgrade() -> None:
     for statement in _SQLITE_DOWN if op.get_bind().dialect.name == "sqlite" else _POSTGRESQL_DOWN:
         op.execute(statement)
+    op.drop_table("audit_checkpoints")

@@ -322,6 +322,11 @@ def upgrade() -> None:
 
     with op.batch_alter_table('audit_entries', schema=None) as batch_op:
         batch_op.add_column(sa.Column('address', sa.String(length=64), nullable=True))
+        batch_op.add_column(sa.Column('account_id', sa.String(length=36), nullable=True))
+        batch_op.add_column(sa.Column('client_id', sa.String(length=36), nullable=True))
+        batch_op.create_index('ix_audit_entries_account_id', ['account_id', 'id'], unique=False)
+        batch_op.create_index('ix_audit_entries_address', ['address', 'id'], unique=False)
+        batch_op.create_index('ix_audit_entries_client_id', ['client_id', 'id'], unique=False)
 
     with op.batch_alter_table('enrolment_tokens', schema=None) as batch_op:
         batch_op.add_column(sa.Column('csr_hash', sa.String(length=64), nullable=False))
@@ -361,6 +366,11 @@ def downgrade() -> None:
         batch_op.drop_column('csr_hash')
 
     with op.batch_alter_table('audit_entries', schema=None) as batch_op:
+        batch_op.drop_index('ix_audit_entries_client_id')
+        batch_op.drop_index('ix_audit_entries_address')
+        batch_op.drop_index('ix_audit_entries_account_id')
+        batch_op.drop_column('client_id')
+        batch_op.drop_column('account_id')
         batch_op.drop_column('address')
 
     with op.batch_alter_table('rollout_nodes', schema=None) as batch_op:

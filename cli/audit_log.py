@@ -1,0 +1,168 @@
+"""`wcp360 audit export` and `verify`: the log as a file, and the proof of it on a machine that has no controller."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+
+from cli.commands import build_command, call, collect_query
+from cli.document import Operation
+from cli.errors import CommandFailedError
+from cli.exit_codes import ExitCode
+from cli.render import open_console, print_answer, print_json
+from cli.session import Session, is_json, session_of
+from shared.audit_csv import COLUMNS, parse_rows
+from shared.audit_proof import ProofReport, parse_lines, verify_export
+
+GROUP = "audit"
+DESCRIPTION = "Who changed what; append-only, hash-chained."
+
+
+class AuditGroup(click.Group):
+    """The nouns' commands as the API names them; `verify` needs no controller when it is given a file."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Own commands, and those of the API."""
+        operations = session_of(ctx).find_operations(GROUP)
+        return sorted({*super().list_commands(ctx), *(operation.command for operation in operations)})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """One of our own, else one of the API."""
+        own = super().get_command(ctx, cmd_name)
+        if own is not None:
+            return own
+        operations = session_of(ctx).find_operations(GROUP)
+        found = next((operation for operation in operations if operation.command == cmd_name), None)
+        if found is None:
+            return None
+        return _build_export(found) if cmd_name == "export" else build_command(found)
+
+
+@click.group(GROUP, cls=AuditGroup, help=DESCRIPTION)
+def audit() -> None:
+    """Who changed what."""
+
+
+# --- export ---------------------------------------------------------------------------------------------------------
+
+
+def _build_export(operation: Operation) -> click.Command:
+    """The API's command with a file to write to."""
+    command = build_command(operation)
+
+    def run(switch_output: str | None, **values: Any) -> None:
+        _export(session_of(click.get_current_context()), operation, values, switch_output)
+
+    text = "Write to this file, which must not exist yet (default: standard output)."
+    command.params.append(click.Option(["--output", "-o", "switch_output"], type=click.Path(), help=text))
+    command.callback = run
+    return command
+
+
+def _export(session: Session, operation: Operation, values: dict[str, Any], output: str | None) -> None:
+    query = collect_query(session, operation, values)
+    with _open_output(output) as file:
+        for chunk in session.client.download(operation.path, query=query):
+            file.write(chunk)
+    if output is not None:
+        click.echo(f"Written to {output}. Prove it with `wcp360 audit verify --file {output}`.", err=True)
+
+
+@contextmanager
+def _open_output(output: str | None) -> Iterator[BinaryIO]:
+    if output is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    try:
+        file = Path(output).open("xb")  # noqa: SIM115 - closed below; the error of opening has an answer of its own
+    except OSError as error:
+        raise CommandFailedError(
+            f"{output} cannot be written: {error.strerror}", exit_code=ExitCode.USAGE, hint="Name another file."
+        ) from error
+    with file:
+        yield file
+
+
+# --- verify ---------------------------------------------------------------------------------------------------------
+
+
+@audit.command("verify", epilog="GET /api/v1/audit/verify (verify-audit)")
+@click.option("--file", "path", type=click.Path(), help="An export to verify, JSON Lines or CSV.")
+@click.option(
+    "--public-key",
+    help="The controller's root key in base64, noted elsewhere (`wcp360 audit list-checkpoints --json`, or "
+    "identity.json of a node); without it the key in the file is believed.",
+)
+@click.option("--expect-head", metavar="HASH", help="A head_hash noted earlier: the file must hold that entry.")
+@click.pass_context
+def verify(ctx: click.Context, path: str | None, public_key: str | None, expect_head: str | None) -> None:
+    """Verify the audit log: on the controller, or an export of it with --file, without any controller.
+
+    Finds an entry that was edited, removed, inserted or moved, a log that was cut off, and one that was written anew.
+    """
+    if path is None:
+        if public_key or expect_head:
+            raise click.UsageError("--public-key and --expect-head belong to --file.")
+        _verify_online(ctx)
+        return
+    report = _verify_file(path, _parse_key(public_key), expect_head.strip().lower() if expect_head else None)
+    shown = {"is_intact": not report.reason, **asdict(report)}
+    if is_json(ctx):
+        print_json(shown)
+    else:
+        print_answer(open_console(), {name: value for name, value in shown.items() if value not in ([], "", None)})
+    if report.reason:
+        raise CommandFailedError(
+            f"the export is not intact: {report.reason}",
+            exit_code=ExitCode.JOB_FAILED,
+            hint="Export it again and verify the log itself: `wcp360 audit verify`.",
+        )
+
+
+def _verify_online(ctx: click.Context) -> None:
+    session = session_of(ctx)
+    operation = next((item for item in session.find_operations(GROUP) if item.command == "verify"), None)
+    if operation is None:
+        raise CommandFailedError("this controller cannot verify its audit log", exit_code=ExitCode.USAGE)
+    call(session, operation, {})
+
+
+def _parse_key(text: str | None) -> bytes | None:
+    if text is None:
+        return None
+    try:
+        key = base64.b64decode(text.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != 32:
+        raise click.BadParameter("it is no Ed25519 key: 32 bytes in base64", param_hint="'--public-key'")
+    return key
+
+
+def _verify_file(path: str, public_key: bytes | None, expected_head: str | None) -> ProofReport:
+    try:
+        # No translation of line ends: within a quoted cell they are content. utf-8-sig: spreadsheets add the mark.
+        source = sys.stdin.fileno() if path == "-" else path
+        with open(source, encoding="utf-8-sig", newline="", closefd=path != "-") as lines:
+            start = next(lines, "")
+            is_csv = start.startswith(",".join(COLUMNS[:3]))
+            parse = parse_rows if is_csv else parse_lines
+            return verify_export(parse(_again(start, lines)), public_key=public_key, expected_head=expected_head)
+    except UnicodeDecodeError as error:
+        return ProofReport(reason=f"the file is not UTF-8: {error.reason}")
+    except OSError as error:
+        raise CommandFailedError(f"{path} cannot be read: {error.strerror}", exit_code=ExitCode.USAGE) from error
+
+
+def _again(start: str, lines: Iterator[str]) -> Iterator[str]:
+    yield start
+    yield from lines

@@ -1,0 +1,92 @@
+"""Which entries of the audit log are wanted, as conditions of a query."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar
+
+import msgspec
+from sqlalchemy import Select, or_
+
+from controller.core.audit.models import AuditEntry
+from controller.core.fields import require_text
+from shared.errors import InvalidInputError
+
+SECURITY_NOUNS: Final = ("user", "token", "access", "session", "login", "authority", "ca_rotation", "job_key")
+"""Everything that was done to these is about who may do what."""
+SECURITY_ACTIONS: Final = (
+    "job.refuse", "node.clone_suspected", "node.quarantine", "node.release", "node.request", "node.approve",
+    "node.reject", "node.revoke", "node.renew_certificate",
+)  # fmt: skip
+_LATE: Final = timedelta(minutes=10)
+"""An id is made a moment after the time of its entry: after the rest of a transaction, perhaps by another clock."""
+
+RowT = TypeVar("RowT")
+
+
+class AuditFilter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which entries are wanted; None: all."""
+
+    action: str | None = None
+    target: str | None = None
+    actor: str | None = None
+    request_id: str | None = None
+    address: str | None = None
+    account_id: str | None = None
+    client_id: str | None = None
+    since: datetime | None = None
+    """From this moment on."""
+    until: datetime | None = None
+    """Before this moment."""
+    security: bool = False
+    """Only what concerns who may do what: signing in, tokens, refusals, keys, identities of nodes."""
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether nothing is left out."""
+        return self == AuditFilter()
+
+    def describe(self) -> Mapping[str, Any]:
+        """What was asked for, as JSON values."""
+        described: dict[str, Any] = msgspec.to_builtins(self)
+        return described
+
+
+def select_wanted(statement: Select[RowT], wanted: AuditFilter) -> Select[RowT]:
+    """The statement with the filter's conditions.
+
+    Raises:
+        InvalidInputError: A text holds what none can, or a time has no zone.
+    """
+    for name in ("action", "target", "actor", "request_id", "address", "account_id", "client_id"):
+        value = getattr(wanted, name)
+        if value:
+            statement = statement.where(getattr(AuditEntry, name) == require_text(name, value, high=300))
+    since, until = _require_zone("since", wanted.since), _require_zone("until", wanted.until)
+    # The key begins with a time as well: the database finds the place, instead of reading all that is newer.
+    if since is not None:
+        statement = statement.where(AuditEntry.at >= since, AuditEntry.id >= _first_id(since - _LATE))
+    if until is not None:
+        statement = statement.where(AuditEntry.at < until, AuditEntry.id < _first_id(until + _LATE))
+    if wanted.security:
+        nouns = (AuditEntry.action.startswith(f"{noun}.") for noun in SECURITY_NOUNS)
+        statement = statement.where(or_(*nouns, AuditEntry.action.in_(SECURITY_ACTIONS)))
+    return statement
+
+
+def _require_zone(name: str, moment: datetime | None) -> datetime | None:
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        raise InvalidInputError(f"{name} needs a time zone, for example 2026-01-31T12:00:00Z", field=name)
+    if not 1971 <= moment.year <= 9000:
+        raise InvalidInputError(f"{name} must be of the years 1971 to 9000", field=name)
+    return moment
+
+
+def _first_id(moment: datetime) -> str:
+    """The lowest UUIDv7 of this moment. Source: RFC 9562 section 5.7."""
+    milliseconds = int(moment.timestamp() * 1000)
+    return str(uuid.UUID(int=(milliseconds & (1 << 48) - 1) << 80 | 7 << 76 | 2 << 62))
