@@ -181,6 +181,19 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_schedules')),
     sa.UniqueConstraint('name', name=op.f('uq_schedules_name'))
     )
+    op.create_table('security_policies',
+    sa.Column('second_factor_roles', sa.JSON(), nullable=False),
+    sa.Column('allowed_networks', sa.JSON(), nullable=False),
+    sa.Column('denied_networks', sa.JSON(), nullable=False),
+    sa.Column('sessions_max', sa.Integer(), nullable=False),
+    sa.Column('step_up_minutes', sa.Integer(), nullable=False),
+    sa.Column('password_length_min', sa.Integer(), nullable=False),
+    sa.Column('password_history', sa.Integer(), nullable=False),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_security_policies'))
+    )
     op.create_table('tasks',
     sa.Column('kind', sa.String(length=80), nullable=False),
     sa.Column('args', sa.JSON(), nullable=False),
@@ -242,6 +255,65 @@ def upgrade() -> None:
     with op.batch_alter_table('module_health', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_module_health_node_id'), ['node_id'], unique=False)
 
+    op.create_table('package_versions',
+    sa.Column('package_id', sa.String(length=36), nullable=False),
+    sa.Column('number', sa.Integer(), nullable=False),
+    sa.Column('parent_id', sa.String(length=36), nullable=True),
+    sa.Column('actor', sa.String(length=100), nullable=False),
+    sa.Column('actor_name', sa.String(length=100), nullable=False),
+    sa.Column('note', sa.String(length=200), nullable=False),
+    sa.Column('name', sa.String(length=60), nullable=False),
+    sa.Column('description', sa.String(length=500), nullable=False),
+    sa.Column('tier', sa.String(length=10), nullable=False),
+    sa.Column('cpu_percent', sa.Integer(), nullable=True),
+    sa.Column('memory_bytes', sa.BigInteger(), nullable=True),
+    sa.Column('processes_max', sa.Integer(), nullable=True),
+    sa.Column('io_weight', sa.Integer(), nullable=True),
+    sa.Column('disk_bytes', sa.BigInteger(), nullable=True),
+    sa.Column('php_versions', sa.JSON(none_as_null=True), nullable=True),
+    sa.Column('php_children_max', sa.Integer(), nullable=False),
+    sa.Column('php_memory_bytes', sa.BigInteger(), nullable=False),
+    sa.Column('upload_max_bytes', sa.BigInteger(), nullable=False),
+    sa.Column('limits', sa.JSON(), nullable=False),
+    sa.Column('flags', sa.JSON(), nullable=False),
+    sa.Column('options', sa.JSON(), nullable=False),
+    sa.Column('own', sa.JSON(), nullable=False),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['package_id'], ['packages.id'], name=op.f('fk_package_versions_package_id_packages'), ondelete='RESTRICT'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_package_versions')),
+    sa.UniqueConstraint('package_id', 'number', name=op.f('uq_package_versions_package_id'))
+    )
+    with op.batch_alter_table('package_versions', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_package_versions_package_id'), ['package_id'], unique=False)
+
+    op.create_table('password_history',
+    sa.Column('user_id', sa.String(length=36), nullable=False),
+    sa.Column('password_hash', sa.String(length=255), nullable=False),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['user_id'], ['users.id'], name=op.f('fk_password_history_user_id_users'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_password_history'))
+    )
+    with op.batch_alter_table('password_history', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_password_history_user_id'), ['user_id'], unique=False)
+
+    op.create_table('recovery_codes',
+    sa.Column('user_id', sa.String(length=36), nullable=False),
+    sa.Column('code_hash', sa.String(length=64), nullable=False),
+    sa.Column('used_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['user_id'], ['users.id'], name=op.f('fk_recovery_codes_user_id_users'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_recovery_codes')),
+    sa.UniqueConstraint('code_hash', name=op.f('uq_recovery_codes_code_hash'))
+    )
+    with op.batch_alter_table('recovery_codes', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_recovery_codes_user_id'), ['user_id'], unique=False)
+
     op.create_table('rollouts',
     sa.Column('kind', sa.Enum('agent_update', 'module_settings', name='rolloutkind', native_enum=False, length=16), nullable=False),
     sa.Column('state', sa.Enum('running', 'paused', 'halted', 'finished', 'aborted', name='rolloutstate', native_enum=False, length=16), nullable=False),
@@ -269,6 +341,40 @@ def upgrade() -> None:
     with op.batch_alter_table('rollouts', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_rollouts_release_id'), ['release_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_rollouts_state'), ['state'], unique=False)
+
+    op.create_table('second_factors',
+    sa.Column('user_id', sa.String(length=36), nullable=False),
+    sa.Column('sealed_secret', sa.LargeBinary(), nullable=False),
+    sa.Column('confirmed_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('last_step', sa.BigInteger(), nullable=False),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['user_id'], ['users.id'], name=op.f('fk_second_factors_user_id_users'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_second_factors')),
+    sa.UniqueConstraint('user_id', name=op.f('uq_second_factors_user_id'))
+    )
+    op.create_table('sign_in_attempts',
+    sa.Column('user_id', sa.String(length=36), nullable=True),
+    sa.Column('username', sa.String(length=64), nullable=False),
+    sa.Column('is_success', sa.Boolean(), nullable=False),
+    sa.Column('reason', sa.String(length=32), nullable=False),
+    sa.Column('address', sa.String(length=64), nullable=False),
+    sa.Column('network', sa.String(length=64), nullable=False),
+    sa.Column('user_agent', sa.String(length=200), nullable=False),
+    sa.Column('signals', sa.JSON(), nullable=False),
+    sa.Column('is_unusual', sa.Boolean(), nullable=False),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['user_id'], ['users.id'], name=op.f('fk_sign_in_attempts_user_id_users'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_sign_in_attempts'))
+    )
+    with op.batch_alter_table('sign_in_attempts', schema=None) as batch_op:
+        batch_op.create_index('ix_sign_in_attempts_created_at', ['created_at'], unique=False)
+        batch_op.create_index(batch_op.f('ix_sign_in_attempts_is_unusual'), ['is_unusual'], unique=False)
+        batch_op.create_index('ix_sign_in_attempts_names', ['username', 'id'], unique=False)
+        batch_op.create_index('ix_sign_in_attempts_places', ['user_id', 'is_success', 'network'], unique=False)
 
     op.create_table('webhook_deliveries',
     sa.Column('endpoint_id', sa.String(length=36), nullable=False),
@@ -320,6 +426,72 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_rollout_nodes_rollout_id'), ['rollout_id'], unique=False)
         batch_op.create_index('ix_rollout_nodes_state_node_id', ['state', 'node_id'], unique=False)
 
+    op.create_table('account_usage',
+    sa.Column('account_id', sa.String(length=36), nullable=False),
+    sa.Column('limit_key', sa.String(length=40), nullable=False),
+    sa.Column('used', sa.BigInteger(), nullable=False),
+    sa.Column('peak', sa.BigInteger(), nullable=False),
+    sa.Column('peak_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('soft', sa.BigInteger(), nullable=True),
+    sa.Column('hard', sa.BigInteger(), nullable=True),
+    sa.Column('near_since', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('over_since', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('measured_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['account_id'], ['accounts.id'], name=op.f('fk_account_usage_account_id_accounts'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_account_usage')),
+    sa.UniqueConstraint('account_id', 'limit_key', name=op.f('uq_account_usage_account_id'))
+    )
+    with op.batch_alter_table('account_usage', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_account_usage_account_id'), ['account_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_account_usage_near_since'), ['near_since'], unique=False)
+        batch_op.create_index(batch_op.f('ix_account_usage_over_since'), ['over_since'], unique=False)
+
+    op.create_table('overuse_cases',
+    sa.Column('account_id', sa.String(length=36), nullable=False),
+    sa.Column('since', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('action', sa.String(length=20), nullable=False),
+    sa.Column('acted_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['account_id'], ['accounts.id'], name=op.f('fk_overuse_cases_account_id_accounts'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_overuse_cases'))
+    )
+    with op.batch_alter_table('overuse_cases', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_overuse_cases_account_id'), ['account_id'], unique=True)
+
+    op.create_table('usage_days',
+    sa.Column('account_id', sa.String(length=36), nullable=False),
+    sa.Column('package_id', sa.String(length=36), nullable=False),
+    sa.Column('limit_key', sa.String(length=40), nullable=False),
+    sa.Column('day', sa.Date(), nullable=False),
+    sa.Column('last', sa.BigInteger(), nullable=False),
+    sa.Column('peak', sa.BigInteger(), nullable=False),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['account_id'], ['accounts.id'], name=op.f('fk_usage_days_account_id_accounts'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_usage_days')),
+    sa.UniqueConstraint('account_id', 'limit_key', 'day', name=op.f('uq_usage_days_account_id'))
+    )
+    with op.batch_alter_table('usage_days', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_usage_days_account_id'), ['account_id'], unique=False)
+        batch_op.create_index('ix_usage_days_day', ['day'], unique=False)
+        batch_op.create_index('ix_usage_days_package', ['package_id', 'limit_key', 'day'], unique=False)
+
+    with op.batch_alter_table('accounts', schema=None) as batch_op:
+        batch_op.add_column(sa.Column('package_version_id', sa.String(length=36), nullable=True))
+        batch_op.create_index(batch_op.f('ix_accounts_package_version_id'), ['package_version_id'], unique=False)
+        batch_op.create_foreign_key(batch_op.f('fk_accounts_package_version_id_package_versions'), 'package_versions', ['package_version_id'], ['id'], ondelete='RESTRICT')
+
+    with op.batch_alter_table('api_tokens', schema=None) as batch_op:
+        batch_op.add_column(sa.Column('allowed_networks', sa.JSON(none_as_null=True), nullable=True))
+        batch_op.add_column(sa.Column('use_count', sa.BigInteger(), nullable=False))
+        batch_op.add_column(sa.Column('last_address', sa.String(length=64), nullable=False))
+
     with op.batch_alter_table('audit_entries', schema=None) as batch_op:
         batch_op.add_column(sa.Column('address', sa.String(length=64), nullable=True))
         batch_op.add_column(sa.Column('account_id', sa.String(length=36), nullable=True))
@@ -344,11 +516,57 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column('quarantined_at', controller.db.base.UtcDateTime(timezone=True), nullable=True))
         batch_op.add_column(sa.Column('quarantine_reason', sa.String(length=500), nullable=False))
 
+    with op.batch_alter_table('packages', schema=None) as batch_op:
+        batch_op.add_column(sa.Column('parent_id', sa.String(length=36), nullable=True))
+        batch_op.add_column(sa.Column('version', sa.Integer(), nullable=False))
+        batch_op.add_column(sa.Column('reseller_id', sa.String(length=36), nullable=True))
+        batch_op.add_column(sa.Column('tier', sa.String(length=10), nullable=False))
+        batch_op.add_column(sa.Column('limits', sa.JSON(), nullable=False))
+        batch_op.add_column(sa.Column('flags', sa.JSON(), nullable=False))
+        batch_op.add_column(sa.Column('options', sa.JSON(), nullable=False))
+        batch_op.add_column(sa.Column('own', sa.JSON(), nullable=False))
+        batch_op.create_index(batch_op.f('ix_packages_parent_id'), ['parent_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_packages_reseller_id'), ['reseller_id'], unique=False)
+        batch_op.create_foreign_key(batch_op.f('fk_packages_parent_id_packages'), 'packages', ['parent_id'], ['id'], ondelete='RESTRICT')
+        batch_op.drop_column('sites_max')
+
+    with op.batch_alter_table('sessions', schema=None) as batch_op:
+        batch_op.add_column(sa.Column('last_used_at', controller.db.base.UtcDateTime(timezone=True), nullable=False))
+        batch_op.add_column(sa.Column('last_address', sa.String(length=64), nullable=False))
+        batch_op.add_column(sa.Column('verified_at', controller.db.base.UtcDateTime(timezone=True), nullable=False))
+        batch_op.add_column(sa.Column('has_second_factor', sa.Boolean(), nullable=False))
+
+    with op.batch_alter_table('users', schema=None) as batch_op:
+        batch_op.add_column(sa.Column('networks', sa.JSON(none_as_null=True), nullable=True))
+
     # ### end Alembic commands ###
 
 
 def downgrade() -> None:
     # ### commands auto generated by Alembic - please adjust! ###
+    with op.batch_alter_table('users', schema=None) as batch_op:
+        batch_op.drop_column('networks')
+
+    with op.batch_alter_table('sessions', schema=None) as batch_op:
+        batch_op.drop_column('has_second_factor')
+        batch_op.drop_column('verified_at')
+        batch_op.drop_column('last_address')
+        batch_op.drop_column('last_used_at')
+
+    with op.batch_alter_table('packages', schema=None) as batch_op:
+        batch_op.add_column(sa.Column('sites_max', sa.INTEGER(), nullable=True))
+        batch_op.drop_constraint(batch_op.f('fk_packages_parent_id_packages'), type_='foreignkey')
+        batch_op.drop_index(batch_op.f('ix_packages_reseller_id'))
+        batch_op.drop_index(batch_op.f('ix_packages_parent_id'))
+        batch_op.drop_column('own')
+        batch_op.drop_column('options')
+        batch_op.drop_column('flags')
+        batch_op.drop_column('limits')
+        batch_op.drop_column('tier')
+        batch_op.drop_column('reseller_id')
+        batch_op.drop_column('version')
+        batch_op.drop_column('parent_id')
+
     with op.batch_alter_table('nodes', schema=None) as batch_op:
         batch_op.drop_column('quarantine_reason')
         batch_op.drop_column('quarantined_at')
@@ -373,6 +591,32 @@ def downgrade() -> None:
         batch_op.drop_column('account_id')
         batch_op.drop_column('address')
 
+    with op.batch_alter_table('api_tokens', schema=None) as batch_op:
+        batch_op.drop_column('last_address')
+        batch_op.drop_column('use_count')
+        batch_op.drop_column('allowed_networks')
+
+    with op.batch_alter_table('accounts', schema=None) as batch_op:
+        batch_op.drop_constraint(batch_op.f('fk_accounts_package_version_id_package_versions'), type_='foreignkey')
+        batch_op.drop_index(batch_op.f('ix_accounts_package_version_id'))
+        batch_op.drop_column('package_version_id')
+
+    with op.batch_alter_table('usage_days', schema=None) as batch_op:
+        batch_op.drop_index('ix_usage_days_package')
+        batch_op.drop_index('ix_usage_days_day')
+        batch_op.drop_index(batch_op.f('ix_usage_days_account_id'))
+
+    op.drop_table('usage_days')
+    with op.batch_alter_table('overuse_cases', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_overuse_cases_account_id'))
+
+    op.drop_table('overuse_cases')
+    with op.batch_alter_table('account_usage', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_account_usage_over_since'))
+        batch_op.drop_index(batch_op.f('ix_account_usage_near_since'))
+        batch_op.drop_index(batch_op.f('ix_account_usage_account_id'))
+
+    op.drop_table('account_usage')
     with op.batch_alter_table('rollout_nodes', schema=None) as batch_op:
         batch_op.drop_index('ix_rollout_nodes_state_node_id')
         batch_op.drop_index(batch_op.f('ix_rollout_nodes_rollout_id'))
@@ -385,11 +629,31 @@ def downgrade() -> None:
         batch_op.drop_index('ix_webhook_deliveries_endpoint_id_id')
 
     op.drop_table('webhook_deliveries')
+    with op.batch_alter_table('sign_in_attempts', schema=None) as batch_op:
+        batch_op.drop_index('ix_sign_in_attempts_places')
+        batch_op.drop_index('ix_sign_in_attempts_names')
+        batch_op.drop_index(batch_op.f('ix_sign_in_attempts_is_unusual'))
+        batch_op.drop_index('ix_sign_in_attempts_created_at')
+
+    op.drop_table('sign_in_attempts')
+    op.drop_table('second_factors')
     with op.batch_alter_table('rollouts', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_rollouts_state'))
         batch_op.drop_index(batch_op.f('ix_rollouts_release_id'))
 
     op.drop_table('rollouts')
+    with op.batch_alter_table('recovery_codes', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_recovery_codes_user_id'))
+
+    op.drop_table('recovery_codes')
+    with op.batch_alter_table('password_history', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_password_history_user_id'))
+
+    op.drop_table('password_history')
+    with op.batch_alter_table('package_versions', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_package_versions_package_id'))
+
+    op.drop_table('package_versions')
     with op.batch_alter_table('module_health', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_module_health_node_id'))
 
@@ -399,6 +663,7 @@ def downgrade() -> None:
         batch_op.drop_index('ix_tasks_state_run_at')
 
     op.drop_table('tasks')
+    op.drop_table('security_policies')
     op.drop_table('schedules')
     op.drop_table('releases')
     with op.batch_alter_table('processes', schema=None) as batch_op:
