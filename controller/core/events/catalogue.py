@@ -166,6 +166,7 @@ _NEWS: Final = {
     "drift.checked": "A node compared itself with what was applied.",
     "drift.repaired": "A node put right what was not as it was applied.",
     "rollout.changed": "A rollout moved on.",
+    "user.unusual_sign_in": "Somebody signed in from where or as they never did.",
 }
 
 CORE_EVENTS: Final[tuple[EventType, ...]] = (
@@ -178,6 +179,7 @@ CORE_EVENTS: Final[tuple[EventType, ...]] = (
     *changes_of("account", AccountView, {
         "create": "An account was made.",
         "update": "An account has another package.",
+        "pin_package": "An account keeps a version of its package, or follows the latest again.",
         "suspend": "An account stopped serving.",
         "unsuspend": "An account serves again.",
         "delete": "An account is to be removed.",
@@ -216,6 +218,21 @@ CORE_EVENTS: Final[tuple[EventType, ...]] = (
     *changes_of("attention", dict[str, Any], {
         "dismiss": "Somebody put an item aside.", "undismiss": "An item is shown again.",
     }),
+    *changes_of("user", dict[str, Any], {
+        "begin_second_factor": "Somebody began to set up a second factor.",
+        "enable_second_factor": "Somebody has a second factor.",
+        "disable_second_factor": "Somebody has no second factor any more.",
+        "reset_second_factor": "An administrator forgot somebody's second factor.",
+        "renew_recovery_codes": "Somebody has other recovery codes.",
+        "set_networks": "Where somebody may come from changed.",
+        "refuse_sign_in": "A sign-in was refused.",
+    }),
+    *changes_of("session", dict[str, Any], {
+        "revoke": "A session was ended from elsewhere.", "revoke_others": "All sessions of somebody but one were ended.",
+        "step_up": "Somebody proved again who they are.",
+    }),
+    *changes_of("security", dict[str, Any], {"update": "The rules about signing in changed."}),
+    *changes_of("access", dict[str, Any], {"refuse": "Somebody was refused what they may not do."}),
     *changes_of("token", dict[str, Any], {"create": "An API token was made.", "revoke": "An API token was revoked."}),
     *changes_of("schedule", dict[str, Any], {"run": "Somebody let a schedule come back."}),
     *changes_of("task", dict[str, Any], {"retry": "Somebody let a task run again."}),
