@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -25,6 +25,7 @@ from controller.core.context import Actor
 from controller.core.events.publisher import EventPublisher
 from controller.core.operations import Operations
 from controller.metrics.registry import HttpMetrics
+from shared.errors import FleetError
 
 API_PREFIX: Final = "/api/v1"
 MAX_BODY_BYTES: Final = 2 * 1024 * 1024
@@ -76,6 +77,7 @@ def create_app(parts: Parts) -> Application:
         route_handlers=[api, *health.ROUTES, *docs.ROUTES, *parts.root_routes],
         dependencies=_dependencies(parts),
         exception_handlers={Exception: answer_error},
+        after_exception=[_make_refusal_note(parts.operations)],
         guards=[guard_identity, make_maintenance_guard(parts.operations.database)],
         lifespan=list(parts.lifespan),
         logging_config=None,
@@ -91,6 +93,20 @@ def create_app(parts: Parts) -> Application:
         own_origin=parts.own_origin,
     )
     return Application(asgi=edge, litestar=app)
+
+
+def _make_refusal_note(operations: Operations) -> Callable[[Exception, Any], Coroutine[Any, Any, None]]:
+    """Writes down a refusal that never came to Operations: a guard's, or of what touches no row."""
+
+    async def note_refusal(error: Exception, scope: Any) -> None:
+        identity = scopes.identity_of(scope)
+        if identity is None or not isinstance(error, FleetError):
+            return
+        client = scope.get("client")
+        actor = dataclasses.replace(identity.actor, address=client[0] if client else "")
+        await operations.refusals.note(actor, scopes.request_id_of(scope), error)
+
+    return note_refusal
 
 
 def _dependencies(parts: Parts) -> dict[str, Provide]:

@@ -24,7 +24,9 @@ from controller.core.context import Actor, Change, OpContext
 from controller.core.maintenance.gate import require_change_allowed
 from controller.core.manifest import ManifestRegistry
 from controller.core.plan import NodePlan, PlanProblem, PlanView, view_change, view_result
+from controller.core.tenancy.criteria import criteria_of
 from controller.db.base import utc_now
+from controller.db.criteria import narrow, widened
 from controller.db.engine import Database
 from controller.jobs.models import Job
 from controller.jobs.queue import JobRequest, request_job
@@ -113,11 +115,13 @@ class FleetContext(OpContext):
         """
         if self.tasks is None:
             raise BugError(f"nobody runs tasks here, and {kind} was asked for")
-        await self.tasks.add(self.session, kind, args, dedup_key=dedup_key)
+        with widened(self.session):
+            await self.tasks.add(self.session, kind, args, dedup_key=dedup_key)
 
     async def ask(self, request: JobRequest) -> str:
         """Ask a node for something; the id of the job."""
-        job_id = await request_job(self.session, request, now=self.now)
+        with widened(self.session):
+            job_id = await request_job(self.session, request, now=self.now)
         self.job_ids.append(job_id)
         return job_id
 
@@ -162,7 +166,8 @@ class Operations:
         self._tasks: Tasks | None = None
         self._watchers: list[Callable[[FleetContext], Awaitable[None]]] = []
         self._clock = clock
-        self._refusals = Refusals(database, clock=clock)
+        self.refusals = Refusals(database, clock=clock)
+        """Writes down who was refused what; for what is refused before it comes here."""
 
     @property
     def database(self) -> Database:
@@ -219,9 +224,10 @@ class Operations:
         """Run a query; whatever it writes is thrown away."""
         try:
             async with self._database.read() as session:
+                narrow(session, criteria_of(actor.reach))
                 return await query(self._context(session, actor, request_id, is_dry_run=False))
         except FleetError as error:
-            await self._refusals.note(actor, request_id, error)
+            await self.refusals.note(actor, request_id, error)
             raise
 
     async def _attempt(
@@ -234,7 +240,9 @@ class Operations:
             async with self._database.write() as session:
                 await self._serialise(session)
                 ctx = self._context(session, actor, request_id, is_dry_run=is_dry_run)
+                narrow(session, criteria_of(actor.reach))
                 done.append((await use_case(ctx), ctx))
+                narrow(session, ())
                 await append_changes(ctx)
                 jobs = await render_jobs(session, ctx.job_ids)
                 if is_dry_run:
@@ -244,7 +252,7 @@ class Operations:
                     await watcher(ctx)
                 faults.at("change.before_commit")
         except FleetError as error:
-            await self._refusals.note(actor, request_id, error)
+            await self.refusals.note(actor, request_id, error)
             raise
         except _RolledBack:
             resource, ctx = done[0]

@@ -16,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
+from controller.db.criteria import NarrowableSession
 from controller.db.hot import SERVER_SETTINGS, HotConnections, HotPostgresql, HotSqlite
 from controller.db.prepared import Driver, Prepared
 from controller.db.sqlite_driver import DirectDbapi
@@ -57,7 +58,7 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
         """A session whose changes are thrown away."""
-        async with AsyncSession(self.engine, expire_on_commit=False) as session:
+        async with AsyncSession(self.engine, sync_session_class=NarrowableSession, expire_on_commit=False) as session:
             yield session
 
     @asynccontextmanager
@@ -65,7 +66,7 @@ class Database:
         """A transaction: committed when the block ends, rolled back when it raises."""
         async with (
             self._its_turn(),
-            AsyncSession(self._write_engine, expire_on_commit=False) as session,
+            AsyncSession(self._write_engine, sync_session_class=NarrowableSession, expire_on_commit=False) as session,
             session.begin(),
         ):
             yield session

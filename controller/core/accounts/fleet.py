@@ -14,6 +14,7 @@ from controller.core.accounts.models import Account
 from controller.core.context import SYSTEM
 from controller.core.operations import FleetContext, Operations
 from controller.core.packages.models import Package, PackageVersion
+from controller.db.criteria import EVERYBODY
 from controller.db.engine import Database
 from controller.db.prepared import Prepared, param
 from controller.fleet.ports import Committed
@@ -31,7 +32,7 @@ _log = structlog.get_logger("controller.accounts")
 
 
 async def committed_by_node(session: AsyncSession) -> Mapping[str, Committed]:
-    """Node id to what its accounts were promised; unlimited counts as nothing, as nobody was promised a size."""
+    """Node id to what the accounts of all tenants were promised; unlimited counts as nothing: nobody named a size."""
     statement = (
         select(
             Account.node_id,
@@ -44,7 +45,7 @@ async def committed_by_node(session: AsyncSession) -> Mapping[str, Committed]:
         .where(Account.deleted_at.is_(None))
         .group_by(Account.node_id)
     )
-    rows = await session.execute(statement)
+    rows = await session.execute(statement.execution_options(**EVERYBODY))
     return {
         node_id: Committed(accounts=count, memory_bytes=int(memory or 0), disk_bytes=int(disk or 0))
         for node_id, count, memory, disk in rows

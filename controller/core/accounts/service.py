@@ -189,6 +189,8 @@ async def _require_free(ctx: FleetContext, name: str) -> None:
 
 
 async def _choose_node(ctx: FleetContext, node_id: str | None, package: Package) -> str:
+    if node_id is not None:
+        ctx.actor.require_platform("nodes", "read")
     if node_id is None:
         return await ctx.fleet.choose_node(ctx.session, roles=ACCOUNT_ROLES, limits=limits_of(package))
     require_id_field("node_id", node_id)

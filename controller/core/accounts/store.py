@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from controller.core.accounts.models import Account, AccountState, ObservedStatus
 from controller.core.accounts.views import AccountView
 from controller.core.fields import not_found, require_id
+from controller.db.criteria import EVERYBODY
 from controller.fleet.models import Node, NodeState
 from shared.errors import ConflictError
 
@@ -80,13 +81,15 @@ async def require_reachable(session: AsyncSession, account: Account) -> None:
 
 
 async def find_live_named(session: AsyncSession, name: str) -> Account | None:
-    """The account with this name that is not deleted (it may be on its way)."""
-    return (await session.scalars(select(Account).where(Account.name == name, Account.deleted_at.is_(None)))).first()
+    """The account with this name that is not deleted (it may be on its way), whoever has it: names are the fleet's."""
+    statement = select(Account).where(Account.name == name, Account.deleted_at.is_(None))
+    return (await session.scalars(statement.execution_options(**EVERYBODY))).first()
 
 
 async def last_generation(session: AsyncSession, name: str) -> int:
-    """The highest generation that any account of this name ever had; 0 when there was none."""
-    return await session.scalar(select(func.max(Account.desired_generation)).where(Account.name == name)) or 0
+    """The highest generation that any account of this name ever had, whoever had it; 0 when there was none."""
+    statement = select(func.max(Account.desired_generation)).where(Account.name == name)
+    return await session.scalar(statement.execution_options(**EVERYBODY)) or 0
 
 
 def view_account(account: Account) -> AccountView:

@@ -119,6 +119,8 @@ async def _read(ctx: FleetContext, *, with_dismissed: bool) -> list[AttentionIte
     rows = {row.item_id: row for row in await ctx.session.scalars(select(Dismissal))}
     items = []
     for item in await read_items(ctx.session, now=ctx.now):
+        if item.account_id is None and not ctx.actor.reach.is_everything:
+            continue  # about the platform
         row = rows.get(item.id)
         if row is None or row.fingerprint != item.fingerprint:
             items.append(item)

@@ -122,7 +122,7 @@ class Checkpoints:
         Raises:
             ForbiddenError, InvalidInputError
         """
-        ctx.actor.require("audit", "read")
+        ctx.actor.require_platform("audit", "read")
         found = await fetch_page(ctx.session, select(AuditCheckpoint), page)
         return CheckpointPage(
             items=tuple(_view(row) for row in found.rows),

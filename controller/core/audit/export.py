@@ -59,7 +59,7 @@ async def plan_export(ctx: OpContext, wish: ExportWish, checkpoints: Checkpoints
     Raises:
         ForbiddenError, InvalidInputError
     """
-    ctx.actor.require("audit", "read")
+    ctx.actor.require_platform("audit", "read")
     if wish.first < 1:
         raise InvalidInputError("first must be 1 or more", field="first")
     if wish.last is not None and wish.last < wish.first:

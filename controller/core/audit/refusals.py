@@ -27,8 +27,8 @@ from shared.protocol.job import ErrorBody
 ACTOR_BURST: Final = 200
 SIGN_IN_BURST: Final = 20
 SECONDS_EACH: Final = 3.0
-FOREIGN: Final = "is_foreign"
-"""In the context of a NotFoundError: it is there, and belongs to somebody else. Never shown to who asked."""
+_NOTED: Final = "is_noted"
+"""In the context of an error that was written down already, on its way up."""
 _MAX_KEYS: Final = 10_000
 
 _log = structlog.get_logger("controller.audit")
@@ -54,10 +54,11 @@ class Refusals:
         self._measures: OrderedDict[str, _Measure] = OrderedDict()
 
     async def note(self, actor: Actor, request_id: str, error: FleetError) -> None:
-        """An actor may not, or asked for what is another tenant's; any other error is passed over."""
-        is_foreign = isinstance(error, NotFoundError) and bool(error.context.get(FOREIGN))
-        if not isinstance(error, ForbiddenError) and not is_foreign:
+        """An actor may not, or a tenant asked for what is not theirs (or not there); other errors are passed over."""
+        is_foreign = isinstance(error, NotFoundError) and not actor.reach.is_everything
+        if error.context.get(_NOTED) or not (is_foreign or isinstance(error, ForbiddenError)):
             return
+        error.context[_NOTED] = True
         permission = str(error.context.get("permission", ""))[:90]
         after = {"code": error.code, "reason": error.message[:300], "is_foreign": is_foreign}
         change = Change(

@@ -79,7 +79,7 @@ async def verify_audit(ctx: OpContext, checkpoints: Checkpoints | None = None) -
     Raises:
         ForbiddenError
     """
-    ctx.actor.require("audit", "read")
+    ctx.actor.require_platform("audit", "read")
     report = await (verify_chain(ctx.session) if checkpoints is None else checkpoints.verify(ctx.session))
     return AuditVerification(
         is_intact=report.first_bad_number is None,

@@ -13,7 +13,9 @@ from sqlalchemy import select, update
 from controller.core.auth.models import ApiToken, Session, User
 from controller.core.auth.networks import require_network
 from controller.core.auth.secrets import SESSION_PREFIX, TOKEN_PREFIX, hash_secret
-from controller.core.context import Actor, Role
+from controller.core.context import ALL_TENANTS, Actor, Reach, ReachKind, Role
+from controller.core.permissions import EVERYTHING
+from controller.core.tenancy.models import CustomRole
 from controller.db.base import utc_now
 from controller.db.engine import Database
 from controller.db.prepared import Prepared, param
@@ -40,9 +42,24 @@ class Identity:
     """Of a session's user."""
 
     @property
+    def is_impersonated(self) -> bool:
+        """Whether an administrator views as this person."""
+        return bool(self.actor.impersonator)
+
+    @property
     def is_person(self) -> bool:
         """Whether somebody signed in, as opposed to a program with a token."""
         return self.actor.kind == "user"
+
+
+class Standing(NamedTuple):
+    """What a user may do, and whose rows they reach."""
+
+    role: str
+    reseller_id: str | None
+    client_id: str | None
+    permissions: list[str] | None
+    """Of their custom role; None: they have none."""
 
 
 class SessionRow(NamedTuple):
@@ -53,11 +70,16 @@ class SessionRow(NamedTuple):
     last_used_at: datetime
     verified_at: datetime
     has_second_factor: bool
+    impersonator_id: str | None
+    impersonator_name: str
     user_id: str
     username: str
-    role: str
     must_change_password: bool
     networks: Mapping[str, list[str]] | None
+    role: str
+    reseller_id: str | None
+    client_id: str | None
+    permissions: list[str] | None
 
 
 class _TokenRow(NamedTuple):
@@ -71,9 +93,14 @@ class _TokenRow(NamedTuple):
     allowed_networks: list[str] | None
     user_id: str
     username: str
-    role: str
     networks: Mapping[str, list[str]] | None
+    role: str
+    reseller_id: str | None
+    client_id: str | None
+    permissions: list[str] | None
 
+
+_STANDING: Final = (User.role, User.reseller_id, User.client_id, CustomRole.permissions)
 
 _SESSION: Final = Prepared(
     select(
@@ -82,13 +109,16 @@ _SESSION: Final = Prepared(
         Session.last_used_at,
         Session.verified_at,
         Session.has_second_factor,
+        Session.impersonator_id,
+        Session.impersonator_name,
         User.id,
         User.username,
-        User.role,
         User.must_change_password,
         User.networks,
+        *_STANDING,
     )
     .join(User, User.id == Session.user_id)
+    .outerjoin(CustomRole, CustomRole.id == User.role_id)
     .where(Session.secret_hash == param("hash"), Session.expires_at > param("now"), User.disabled_at.is_(None)),
     SessionRow,
 )
@@ -102,10 +132,11 @@ _TOKEN: Final = Prepared(
         ApiToken.allowed_networks,
         User.id,
         User.username,
-        User.role,
         User.networks,
+        *_STANDING,
     )
     .join(User, User.id == ApiToken.user_id)
+    .outerjoin(CustomRole, CustomRole.id == User.role_id)
     .where(ApiToken.secret_hash == param("hash"), ApiToken.revoked_at.is_(None), User.disabled_at.is_(None)),
     _TokenRow,
 )
@@ -186,8 +217,20 @@ def require_user_network(networks: Mapping[str, list[str]] | None, address: str,
 
 def session_identity(row: SessionRow) -> Identity:
     """The identity of a session."""
+    standing = Standing(row.role, row.reseller_id, row.client_id, row.permissions)
+    name, impersonator = row.username, ""
+    if row.impersonator_id is not None:
+        name, impersonator = f"{row.impersonator_name} as {name}", f"user/{row.impersonator_id}"
     return Identity(
-        actor=Actor(kind="user", id=row.user_id, name=row.username, role=Role(row.role)),
+        actor=Actor(
+            kind="user",
+            id=row.user_id,
+            name=name,
+            role=Role(row.role),
+            permissions=_permissions_of(standing),
+            reach=reach_of(row.user_id, standing),
+            impersonator=impersonator,
+        ),
         user_id=row.user_id,
         username=row.username,
         credential_id=row.id,
@@ -199,11 +242,38 @@ def session_identity(row: SessionRow) -> Identity:
 
 
 def _token_identity(row: _TokenRow) -> Identity:
+    standing = Standing(row.role, row.reseller_id, row.client_id, row.permissions)
+    actor = Actor(
+        kind="token",
+        id=row.id,
+        name=row.name,
+        role=Role(row.role),
+        scopes=frozenset(row.scopes),
+        permissions=_permissions_of(standing),
+        reach=reach_of(row.user_id, standing),
+    )
     return Identity(
-        actor=Actor(kind="token", id=row.id, name=row.name, role=Role(row.role), scopes=frozenset(row.scopes)),
+        actor=actor,
         user_id=row.user_id,
         username=row.username,
         credential_id=row.id,
         must_change_password=False,
         expires_at=row.expires_at,
     )
+
+
+def reach_of(user_id: str, standing: Standing) -> Reach:
+    """Whose rows the user reaches. Somebody of a tenant without one reaches nobody's."""
+    match Role(standing.role):
+        case Role.ROOT | Role.ADMIN:
+            return ALL_TENANTS
+        case Role.RESELLER:
+            return Reach(ReachKind.RESELLER, standing.reseller_id or "")
+        case Role.CLIENT:
+            return Reach(ReachKind.CLIENT, standing.client_id or "")
+        case Role.MEMBER:
+            return Reach(ReachKind.MEMBER, user_id)
+
+
+def _permissions_of(standing: Standing) -> frozenset[str]:
+    return EVERYTHING if standing.permissions is None else frozenset(standing.permissions)

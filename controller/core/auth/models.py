@@ -22,6 +22,12 @@ class User(Model):
     role: Mapped[str] = mapped_column(String(16), default=Role.ADMIN.value)
     must_change_password: Mapped[bool] = mapped_column(Boolean, default=False)
     disabled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    reseller_id: Mapped[str | None] = mapped_column(ForeignKey("resellers.id", ondelete="RESTRICT"), index=True)
+    """Of a reseller's people."""
+    client_id: Mapped[str | None] = mapped_column(ForeignKey("clients.id", ondelete="RESTRICT"), index=True)
+    """Of a client's people and team members."""
+    role_id: Mapped[str | None] = mapped_column(ForeignKey("roles.id", ondelete="RESTRICT"), index=True)
+    """Custom role that narrows what the role allows; None: all of it."""
     networks: Mapped[dict[str, list[str]] | None] = mapped_column(JSON(none_as_null=True))
     """`allow` and `deny`: where this person and their tokens may come from; None: the controller's own lists alone."""
 
@@ -43,7 +49,10 @@ class Session(Model):
     verified_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     """When the person last proved who they are; dangerous acts ask for a recent proof."""
     has_second_factor: Mapped[bool] = mapped_column(Boolean, default=False)
-    """Whether the user has one. Kept here so that the statement of every request reads two tables and not three."""
+    """Whether the user has one. Kept here so that the statement of every request reads few tables."""
+    impersonator_id: Mapped[str | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    """The administrator who views as the user; None: the user's own."""
+    impersonator_name: Mapped[str] = mapped_column(String(64), default="")
 
 
 class ApiToken(Model):

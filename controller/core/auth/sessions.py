@@ -16,6 +16,7 @@ from controller.core.auth.secrets import SESSION_PREFIX, hash_secret, new_secret
 from controller.core.context import Change, OpContext
 from controller.core.fields import not_found, require_id
 from controller.core.paging import PageRequest, Rows, fetch_page
+from controller.core.tenancy.models import CustomRole
 from shared.errors import ForbiddenError
 
 NOUN = "sessions"
@@ -59,7 +60,7 @@ async def open_session(writer: AsyncSession, user: User, device: Device, terms: 
     newest = select(Session.id).where(Session.user_id == user.id).order_by(Session.id.desc())
     kept = (await writer.scalars(newest.limit(terms.sessions_max))).all()
     await writer.execute(delete(Session).where(Session.user_id == user.id, Session.id.not_in([*kept, row.id])))
-    return SignIn(secret=secret, identity=session_identity(_shown(row, user)))
+    return SignIn(secret=secret, identity=session_identity(_shown(row, user, await _read_permissions(writer, user))))
 
 
 async def rotate_session(writer: AsyncSession, identity: Identity, now: datetime) -> SignIn:
@@ -75,7 +76,7 @@ async def rotate_session(writer: AsyncSession, identity: Identity, now: datetime
     row.secret_hash, row.verified_at = hash_secret(secret), now
     await writer.flush()
     user = await writer.get_one(User, row.user_id)
-    return SignIn(secret=secret, identity=session_identity(_shown(row, user)))
+    return SignIn(secret=secret, identity=session_identity(_shown(row, user, await _read_permissions(writer, user))))
 
 
 async def list_sessions(ctx: OpContext, user_id: str, page: PageRequest) -> Rows[Session]:
@@ -130,16 +131,27 @@ def require_person(identity: Identity, what: str) -> None:
         raise ForbiddenError(f"an API token cannot {what}", hint="Sign in with the password first.")
 
 
-def _shown(row: Session, user: User) -> SessionRow:
+async def _read_permissions(session: AsyncSession, user: User) -> list[str] | None:
+    if user.role_id is None:
+        return None
+    return await session.scalar(select(CustomRole.permissions).where(CustomRole.id == user.role_id))
+
+
+def _shown(row: Session, user: User, permissions: list[str] | None) -> SessionRow:
     return SessionRow(
         id=row.id,
         expires_at=row.expires_at,
         last_used_at=row.last_used_at,
         verified_at=row.verified_at,
         has_second_factor=row.has_second_factor,
+        impersonator_id=row.impersonator_id,
+        impersonator_name=row.impersonator_name,
         user_id=user.id,
         username=user.username,
-        role=user.role,
         must_change_password=user.must_change_password,
         networks=user.networks,
+        role=user.role,
+        reseller_id=user.reseller_id,
+        client_id=user.client_id,
+        permissions=permissions,
     )

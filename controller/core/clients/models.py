@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import String
+from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from controller.db.base import Model
@@ -17,4 +17,6 @@ class Client(Model):
 
     name: Mapped[str] = mapped_column(String(120))
     email: Mapped[str] = mapped_column(String(254), index=True)
+    reseller_id: Mapped[str | None] = mapped_column(ForeignKey("resellers.id", ondelete="RESTRICT"), index=True)
+    """Who sells to them; None: the platform itself."""
     deleted_at: Mapped[datetime | None]

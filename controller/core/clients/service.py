@@ -9,7 +9,7 @@ from controller.core.audit.chain import record
 from controller.core.clients import store
 from controller.core.clients.models import Client
 from controller.core.clients.views import ClientCreate, ClientPage, ClientUpdate, ClientView
-from controller.core.context import Change, OpContext
+from controller.core.context import Change, OpContext, ReachKind
 from controller.core.fields import require_email, require_text
 from controller.core.paging import PageRequest, contains, fetch_page
 from shared.errors import ConflictError
@@ -50,6 +50,7 @@ async def create_client(ctx: OpContext, params: ClientCreate) -> ClientView:
     client = Client(
         name=require_text("name", params.name, low=1, high=120),
         email=require_email("email", params.email),
+        reseller_id=ctx.actor.reach.id if ctx.actor.reach.kind is ReachKind.RESELLER else None,
         created_at=ctx.now,
         updated_at=ctx.now,
     )

@@ -12,6 +12,7 @@ from controller.core.domains.models import Domain
 from controller.core.domains.names import parents_of, render_host_name
 from controller.core.domains.views import DomainView
 from controller.core.fields import not_found, require_id
+from controller.db.criteria import EVERYBODY
 from shared.errors import ConflictError
 from shared.types.names import DomainName
 
@@ -31,7 +32,7 @@ async def get_domain(session: AsyncSession, domain_id: str) -> Domain:
 async def find_named(session: AsyncSession, names: Collection[str]) -> dict[str, Domain]:
     """Name to live domain, for those of the names that are claimed."""
     statement = select(Domain).where(Domain.name.in_(names), Domain.deleted_at.is_(None))
-    return {row.name: row for row in await session.scalars(statement)}
+    return {row.name: row for row in await session.scalars(statement.execution_options(**EVERYBODY))}
 
 
 async def require_claimable(session: AsyncSession, name: DomainName, account_id: str) -> Domain | None:

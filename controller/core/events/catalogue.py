@@ -171,7 +171,8 @@ _NEWS: Final = {
 
 CORE_EVENTS: Final[tuple[EventType, ...]] = (
     *changes_of("package", PackageView, {
-        "create": "A package was made.", "update": "A package changed.", "delete": "A package was deleted.",
+        "create": "A package was made.", "clone": "A package was copied.", "update": "A package changed.",
+        "delete": "A package was deleted.",
     }),
     *changes_of("client", ClientView, {
         "create": "A client was added.", "update": "A client changed.", "delete": "A client was deleted.",
@@ -228,7 +229,8 @@ CORE_EVENTS: Final[tuple[EventType, ...]] = (
         "refuse_sign_in": "A sign-in was refused.",
     }),
     *changes_of("session", dict[str, Any], {
-        "revoke": "A session was ended from elsewhere.", "revoke_others": "All sessions of somebody but one were ended.",
+        "revoke": "A session was ended from elsewhere.",
+        "revoke_others": "All sessions of somebody but one were ended.",
         "step_up": "Somebody proved again who they are.",
     }),
     *changes_of("security", dict[str, Any], {"update": "The rules about signing in changed."}),

@@ -1,4 +1,4 @@
-"""Who inherits from whom, and what comes of it."""
+"""Who inherits from whom, and what comes of it: over all tenants, as a line does not end where one of them does."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from controller.core.limits.registry import LimitRegistry
 from controller.core.packages.definition import Values, defaults, merge
 from controller.core.packages.models import Package
 from controller.core.packages.views import FieldView
+from controller.db.criteria import EVERYBODY
 from shared.errors import BugError, InvalidInputError
 
 DEPTH_MAX: Final = 5
@@ -28,7 +29,7 @@ async def read_chain(session: AsyncSession, package: Package) -> list[Package]:
     while chain[0].parent_id is not None:
         if len(chain) > DEPTH_MAX:
             raise BugError(f"the ancestors of the package {package.id} do not end")
-        chain.insert(0, await session.get_one(Package, chain[0].parent_id))
+        chain.insert(0, await session.get_one(Package, chain[0].parent_id, execution_options=EVERYBODY))
     return chain
 
 
@@ -38,7 +39,7 @@ async def read_heirs(session: AsyncSession, package_id: str) -> list[Package]:
     parents = [package_id]
     while parents:
         statement = select(Package).where(Package.parent_id.in_(parents), Package.deleted_at.is_(None))
-        children = list(await session.scalars(statement.order_by(Package.id)))
+        children = list(await session.scalars(statement.order_by(Package.id).execution_options(**EVERYBODY)))
         found += children
         parents = [child.id for child in children]
     return found
@@ -86,6 +87,6 @@ async def _depth_below(session: AsyncSession, package_id: str) -> int:
     depth, parents = 0, [package_id]
     while parents:
         statement = select(Package.id).where(Package.parent_id.in_(parents), Package.deleted_at.is_(None))
-        parents = list(await session.scalars(statement))
+        parents = list(await session.scalars(statement.execution_options(**EVERYBODY)))
         depth += bool(parents)
     return depth

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from controller.db.base import Model
 
 _IS_LIVE = text("deleted_at IS NULL")
+_IS_GLOBAL = text("deleted_at IS NULL AND reseller_id IS NULL")
 
 
 class PackageTerms:
@@ -49,14 +50,23 @@ class Package(PackageTerms, Model):
 
     __tablename__ = "packages"
     __table_args__ = (
-        Index("uq_packages_name_live", "name", unique=True, sqlite_where=_IS_LIVE, postgresql_where=_IS_LIVE),
+        # Two indexes, because nulls are all different: a name is unique on the platform, and at each reseller.
+        Index("uq_packages_name_live", "name", unique=True, sqlite_where=_IS_GLOBAL, postgresql_where=_IS_GLOBAL),
+        Index(
+            "uq_packages_reseller_name_live",
+            "reseller_id",
+            "name",
+            unique=True,
+            sqlite_where=_IS_LIVE,
+            postgresql_where=_IS_LIVE,
+        ),
     )
 
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("packages.id", ondelete="RESTRICT"), index=True)
     """What it does not say itself comes from there."""
     version: Mapped[int] = mapped_column(default=1)
     """Number of its newest version."""
-    reseller_id: Mapped[str | None] = mapped_column(String(36), index=True)
+    reseller_id: Mapped[str | None] = mapped_column(ForeignKey("resellers.id", ondelete="RESTRICT"), index=True)
     """Whose it is; None: of everybody (global)."""
     deleted_at: Mapped[datetime | None]
 

@@ -86,7 +86,8 @@ async def create_package(ctx: FleetContext, params: PackageCreate) -> PackageVie
     labels = await _checked_labels(ctx, given)
     own = parse_given(_fields_of(params), ctx.registry.limits)
     parent = await _find_parent(ctx, None, params.parent_id)
-    package = Package(**labels, parent_id=parent.id if parent else None, own=own, version=1)
+    reseller_id = store.reseller_of(ctx.actor)
+    package = Package(**labels, parent_id=parent.id if parent else None, own=own, version=1, reseller_id=reseller_id)
     return await _add(ctx, package, action="package.create")
 
 
@@ -103,9 +104,8 @@ async def clone_package(ctx: FleetContext, package_id: str, params: PackageClone
     if params.description is not msgspec.UNSET:
         given["description"] = params.description
     labels = await _checked_labels(ctx, given)
-    copy = Package(
-        **labels, parent_id=source.parent_id, own=dict(source.own), version=1, reseller_id=source.reseller_id
-    )
+    reseller_id = source.reseller_id if ctx.actor.reach.is_everything else store.reseller_of(ctx.actor)
+    copy = Package(**labels, parent_id=source.parent_id, own=dict(source.own), version=1, reseller_id=reseller_id)
     return await _add(ctx, copy, action="package.clone")
 
 
@@ -118,6 +118,7 @@ async def update_package(ctx: FleetContext, package_id: str, params: PackageUpda
     """
     ctx.actor.require("packages", "write")
     package = await store.get_package(ctx.session, package_id)
+    store.require_own(ctx.actor, package)
     before = await _view(ctx, package)
     changed = await rewrite_package(ctx, package, params)
     if not changed:
@@ -183,6 +184,7 @@ async def delete_package(ctx: FleetContext, package_id: str) -> None:
     """
     ctx.actor.require("packages", "write")
     package = await store.get_package(ctx.session, package_id)
+    store.require_own(ctx.actor, package)
     view = await _view(ctx, package)
     if view.accounts:
         noun = "account uses" if view.accounts == 1 else "accounts use"
@@ -255,7 +257,11 @@ async def _checked_labels(
     labels = {name: given[name] for name in _LABELS if name in given}
     if "name" in labels:
         labels["name"] = require_text("name", labels["name"], low=1, high=60)
-        if await store.is_name_taken(ctx.session, labels["name"], but_for=package.id if package else ""):
+        owner = package.reseller_id if package else store.reseller_of(ctx.actor)
+        is_taken = await store.is_name_taken(
+            ctx.session, labels["name"], reseller_id=owner, but_for=package.id if package else ""
+        )
+        if is_taken:
             raise ConflictError(f"there is a package named {labels['name']!r} already", context={"field": "name"})
     if "description" in labels:
         labels["description"] = require_text("description", labels["description"], high=500)

@@ -9,14 +9,26 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.accounts.models import Account
+from controller.core.context import Actor, ReachKind
 from controller.core.fields import not_found, require_id
 from controller.core.limits.registry import LimitRegistry
 from controller.core.packages.definition import group_of
 from controller.core.packages.models import Package
 from controller.core.packages.terms import flags_of, limits_of, rules_of
 from controller.core.packages.views import LimitValue, OverusePolicy, PackageView, SecurityPolicy, StorageOptions
+from controller.db.criteria import EVERYBODY
+from shared.errors import ForbiddenError
 
-__all__ = ["count_accounts", "get_package", "is_name_taken", "limits_of", "rules_of", "view_package"]
+__all__ = [
+    "count_accounts",
+    "get_package",
+    "is_name_taken",
+    "limits_of",
+    "require_own",
+    "reseller_of",
+    "rules_of",
+    "view_package",
+]
 
 
 async def get_package(session: AsyncSession, package_id: str) -> Package:
@@ -31,10 +43,28 @@ async def get_package(session: AsyncSession, package_id: str) -> Package:
     return row
 
 
-async def is_name_taken(session: AsyncSession, name: str, *, but_for: str | None = None) -> bool:
-    """Whether another live package has this name."""
+async def is_name_taken(
+    session: AsyncSession, name: str, *, reseller_id: str | None, but_for: str | None = None
+) -> bool:
+    """Whether another live package of the same owner has this name."""
     statement = select(Package.id).where(Package.name == name, Package.deleted_at.is_(None), Package.id != but_for)
+    statement = statement.where(Package.reseller_id == reseller_id).execution_options(**EVERYBODY)
     return (await session.scalars(statement.limit(1))).first() is not None
+
+
+def require_own(actor: Actor, package: Package) -> None:
+    """Pass when the actor may change the package: a reseller only their own, however many they may sell.
+
+    Raises:
+        ForbiddenError: It is the platform's.
+    """
+    if not actor.reach.is_everything and package.reseller_id != reseller_of(actor):
+        raise ForbiddenError(f"the package {package.name!r} is the platform's", hint="Clone it, and change your own.")
+
+
+def reseller_of(actor: Actor) -> str | None:
+    """Whose a package is that this actor makes; None: the platform's."""
+    return actor.reach.id if actor.reach.kind is ReachKind.RESELLER else None
 
 
 async def count_accounts(session: AsyncSession, package_ids: Collection[str]) -> dict[str, int]:

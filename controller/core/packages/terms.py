@@ -11,6 +11,7 @@ from controller.core.accounts.models import Account
 from controller.core.limits.registry import LimitRegistry
 from controller.core.manifest import PackageRules
 from controller.core.packages.models import Package, PackageVersion
+from controller.db.criteria import EVERYBODY
 from shared.specs.account import ResourceLimits
 
 Terms = Package | PackageVersion
@@ -20,10 +21,10 @@ NODE_KEYS: Final = ("cpu_percent", "memory_bytes", "processes_max", "io_weight",
 
 
 async def terms_of(session: AsyncSession, account: Account) -> Terms:
-    """What the account may have."""
+    """What the account may have; also where its tenant does not see the package itself."""
     if account.package_version_id is not None:
-        return await session.get_one(PackageVersion, account.package_version_id)
-    return await session.get_one(Package, account.package_id)
+        return await session.get_one(PackageVersion, account.package_version_id, execution_options=EVERYBODY)
+    return await session.get_one(Package, account.package_id, execution_options=EVERYBODY)
 
 
 def limits_of(terms: Terms) -> ResourceLimits:

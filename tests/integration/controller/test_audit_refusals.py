@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from controller.core.audit.refusals import ACTOR_BURST, FOREIGN, SIGN_IN_BURST, Refusals
+from controller.core.audit.refusals import ACTOR_BURST, SIGN_IN_BURST, Refusals
 from controller.core.context import Actor, Role
 from controller.core.operations import FleetContext
 from controller.db.base import utc_now
@@ -42,24 +42,23 @@ async def test_change_when_the_actor_may_not_is_audited_and_changes_nothing_else
 
 async def test_read_when_the_actor_may_not_is_audited(hosting: Hosting) -> None:
     async def forbidden(ctx: FleetContext) -> None:
-        ctx.actor.require("audit", "read")
+        ctx.actor.require("nodes", "read")
 
     with pytest.raises(ForbiddenError):
         await hosting.operations.read(CLIENT, "r1", forbidden)
 
-    assert [entry["target_name"] for entry in await newest(hosting)] == ["audit:read"]
+    assert [entry["target_name"] for entry in await newest(hosting)] == ["nodes:read"]
 
 
-async def test_read_when_the_thing_is_another_tenants_is_audited_and_what_is_not_there_is_not(hosting: Hosting) -> None:
-    async def foreign(_ctx: FleetContext) -> None:
-        raise NotFoundError("there is no account x", context={FOREIGN: True})
-
+async def test_read_when_a_tenant_asks_for_what_is_not_theirs_is_audited_and_of_an_administrator_it_is_not(
+    hosting: Hosting,
+) -> None:
     async def missing(_ctx: FleetContext) -> None:
         raise NotFoundError("there is no account x")
 
-    for query in (foreign, missing):
+    for actor in (CLIENT, ADMIN):
         with pytest.raises(NotFoundError):
-            await hosting.operations.read(CLIENT, "r1", query)
+            await hosting.operations.read(actor, "r1", missing)
 
     (entry,) = await newest(hosting)
     assert entry["after"]["is_foreign"]

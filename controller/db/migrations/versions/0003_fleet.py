@@ -162,6 +162,39 @@ def upgrade() -> None:
     sa.UniqueConstraint('build', name=op.f('uq_releases_build')),
     sa.UniqueConstraint('number', name=op.f('uq_releases_number'))
     )
+    op.create_table('resellers',
+    sa.Column('name', sa.String(length=120), nullable=False),
+    sa.Column('email', sa.String(length=254), nullable=False),
+    sa.Column('packages_max', sa.Integer(), nullable=True),
+    sa.Column('caps', sa.JSON(), nullable=False),
+    sa.Column('oversell', sa.JSON(), nullable=False),
+    sa.Column('branding', sa.JSON(), nullable=False),
+    sa.Column('suspended_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('suspension_reason', sa.String(length=500), nullable=False),
+    sa.Column('deleted_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_resellers'))
+    )
+    with op.batch_alter_table('resellers', schema=None) as batch_op:
+        batch_op.create_index('uq_resellers_name_live', ['name'], unique=True, sqlite_where=sa.text('deleted_at IS NULL'), postgresql_where=sa.text('deleted_at IS NULL'))
+
+    op.create_table('roles',
+    sa.Column('name', sa.String(length=64), nullable=False),
+    sa.Column('description', sa.String(length=500), nullable=False),
+    sa.Column('level', sa.String(length=16), nullable=False),
+    sa.Column('permissions', sa.JSON(), nullable=False),
+    sa.Column('owner', sa.String(length=50), nullable=False),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_roles')),
+    sa.UniqueConstraint('owner', 'name', name=op.f('uq_roles_owner'))
+    )
+    with op.batch_alter_table('roles', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_roles_owner'), ['owner'], unique=False)
+
     op.create_table('schedules',
     sa.Column('name', sa.String(length=80), nullable=False),
     sa.Column('every_seconds', sa.Double(), nullable=False),
@@ -255,6 +288,56 @@ def upgrade() -> None:
     with op.batch_alter_table('module_health', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_module_health_node_id'), ['node_id'], unique=False)
 
+    op.create_table('rollouts',
+    sa.Column('kind', sa.Enum('agent_update', 'module_settings', name='rolloutkind', native_enum=False, length=16), nullable=False),
+    sa.Column('state', sa.Enum('running', 'paused', 'halted', 'finished', 'aborted', name='rolloutstate', native_enum=False, length=16), nullable=False),
+    sa.Column('name', sa.String(length=100), nullable=False),
+    sa.Column('release_id', sa.String(length=36), nullable=True),
+    sa.Column('change', sa.JSON(), nullable=False),
+    sa.Column('waves', sa.JSON(), nullable=False),
+    sa.Column('wave', sa.Integer(), nullable=False),
+    sa.Column('healthy_since', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('soak_seconds', sa.Integer(), nullable=False),
+    sa.Column('max_failures', sa.Integer(), nullable=False),
+    sa.Column('failures_forgiven', sa.Integer(), nullable=False),
+    sa.Column('node_timeout_seconds', sa.Integer(), nullable=False),
+    sa.Column('deadline_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('blocked_by', sa.Text(), nullable=False),
+    sa.Column('actor', sa.String(length=80), nullable=False),
+    sa.Column('request_id', sa.String(length=64), nullable=False),
+    sa.Column('finished_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['release_id'], ['releases.id'], name=op.f('fk_rollouts_release_id_releases'), ondelete='RESTRICT'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_rollouts'))
+    )
+    with op.batch_alter_table('rollouts', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_rollouts_release_id'), ['release_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_rollouts_state'), ['state'], unique=False)
+
+    op.create_table('webhook_deliveries',
+    sa.Column('endpoint_id', sa.String(length=36), nullable=False),
+    sa.Column('message_id', sa.String(length=40), nullable=False),
+    sa.Column('event', sa.String(length=100), nullable=False),
+    sa.Column('subject', sa.String(length=100), nullable=False),
+    sa.Column('body', sa.Text(), nullable=False),
+    sa.Column('state', sa.Enum('pending', 'succeeded', 'failed', name='deliverystate', native_enum=False, length=16), nullable=False),
+    sa.Column('attempts', sa.Integer(), nullable=False),
+    sa.Column('next_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('finished_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('log', sa.JSON(), nullable=False),
+    sa.Column('replay_of', sa.String(length=36), nullable=True),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['endpoint_id'], ['webhook_endpoints.id'], name=op.f('fk_webhook_deliveries_endpoint_id_webhook_endpoints'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_webhook_deliveries'))
+    )
+    with op.batch_alter_table('webhook_deliveries', schema=None) as batch_op:
+        batch_op.create_index('ix_webhook_deliveries_endpoint_id_id', ['endpoint_id', 'id'], unique=False)
+        batch_op.create_index('ix_webhook_deliveries_state_next_at', ['state', 'next_at'], unique=False)
+
     op.create_table('package_versions',
     sa.Column('package_id', sa.String(length=36), nullable=False),
     sa.Column('number', sa.Integer(), nullable=False),
@@ -288,6 +371,34 @@ def upgrade() -> None:
     with op.batch_alter_table('package_versions', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_package_versions_package_id'), ['package_id'], unique=False)
 
+    op.create_table('rollout_nodes',
+    sa.Column('rollout_id', sa.String(length=36), nullable=False),
+    sa.Column('node_id', sa.String(length=36), nullable=False),
+    sa.Column('wave', sa.Integer(), nullable=False),
+    sa.Column('state', sa.Enum('waiting', 'sent', 'succeeded', 'failed', 'skipped', name='rolloutnodestate', native_enum=False, length=16), nullable=False),
+    sa.Column('note', sa.Text(), nullable=False),
+    sa.Column('error_code', sa.String(length=64), nullable=True),
+    sa.Column('attempt_id', sa.String(length=36), nullable=True),
+    sa.Column('job_id', sa.String(length=36), nullable=True),
+    sa.Column('before', sa.Text(), nullable=False),
+    sa.Column('offered_epoch', sa.Integer(), nullable=True),
+    sa.Column('sent_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('lost_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('finished_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['node_id'], ['nodes.id'], name=op.f('fk_rollout_nodes_node_id_nodes'), ondelete='CASCADE'),
+    sa.ForeignKeyConstraint(['rollout_id'], ['rollouts.id'], name=op.f('fk_rollout_nodes_rollout_id_rollouts'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_rollout_nodes')),
+    sa.UniqueConstraint('rollout_id', 'node_id', name=op.f('uq_rollout_nodes_rollout_id'))
+    )
+    with op.batch_alter_table('rollout_nodes', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_rollout_nodes_attempt_id'), ['attempt_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_rollout_nodes_node_id'), ['node_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_rollout_nodes_rollout_id'), ['rollout_id'], unique=False)
+        batch_op.create_index('ix_rollout_nodes_state_node_id', ['state', 'node_id'], unique=False)
+
     op.create_table('password_history',
     sa.Column('user_id', sa.String(length=36), nullable=False),
     sa.Column('password_hash', sa.String(length=255), nullable=False),
@@ -313,34 +424,6 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('recovery_codes', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_recovery_codes_user_id'), ['user_id'], unique=False)
-
-    op.create_table('rollouts',
-    sa.Column('kind', sa.Enum('agent_update', 'module_settings', name='rolloutkind', native_enum=False, length=16), nullable=False),
-    sa.Column('state', sa.Enum('running', 'paused', 'halted', 'finished', 'aborted', name='rolloutstate', native_enum=False, length=16), nullable=False),
-    sa.Column('name', sa.String(length=100), nullable=False),
-    sa.Column('release_id', sa.String(length=36), nullable=True),
-    sa.Column('change', sa.JSON(), nullable=False),
-    sa.Column('waves', sa.JSON(), nullable=False),
-    sa.Column('wave', sa.Integer(), nullable=False),
-    sa.Column('healthy_since', controller.db.base.UtcDateTime(timezone=True), nullable=True),
-    sa.Column('soak_seconds', sa.Integer(), nullable=False),
-    sa.Column('max_failures', sa.Integer(), nullable=False),
-    sa.Column('failures_forgiven', sa.Integer(), nullable=False),
-    sa.Column('node_timeout_seconds', sa.Integer(), nullable=False),
-    sa.Column('deadline_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
-    sa.Column('blocked_by', sa.Text(), nullable=False),
-    sa.Column('actor', sa.String(length=80), nullable=False),
-    sa.Column('request_id', sa.String(length=64), nullable=False),
-    sa.Column('finished_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
-    sa.Column('id', sa.String(length=36), nullable=False),
-    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
-    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
-    sa.ForeignKeyConstraint(['release_id'], ['releases.id'], name=op.f('fk_rollouts_release_id_releases'), ondelete='RESTRICT'),
-    sa.PrimaryKeyConstraint('id', name=op.f('pk_rollouts'))
-    )
-    with op.batch_alter_table('rollouts', schema=None) as batch_op:
-        batch_op.create_index(batch_op.f('ix_rollouts_release_id'), ['release_id'], unique=False)
-        batch_op.create_index(batch_op.f('ix_rollouts_state'), ['state'], unique=False)
 
     op.create_table('second_factors',
     sa.Column('user_id', sa.String(length=36), nullable=False),
@@ -376,55 +459,20 @@ def upgrade() -> None:
         batch_op.create_index('ix_sign_in_attempts_names', ['username', 'id'], unique=False)
         batch_op.create_index('ix_sign_in_attempts_places', ['user_id', 'is_success', 'network'], unique=False)
 
-    op.create_table('webhook_deliveries',
-    sa.Column('endpoint_id', sa.String(length=36), nullable=False),
-    sa.Column('message_id', sa.String(length=40), nullable=False),
-    sa.Column('event', sa.String(length=100), nullable=False),
-    sa.Column('subject', sa.String(length=100), nullable=False),
-    sa.Column('body', sa.Text(), nullable=False),
-    sa.Column('state', sa.Enum('pending', 'succeeded', 'failed', name='deliverystate', native_enum=False, length=16), nullable=False),
-    sa.Column('attempts', sa.Integer(), nullable=False),
-    sa.Column('next_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
-    sa.Column('finished_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
-    sa.Column('log', sa.JSON(), nullable=False),
-    sa.Column('replay_of', sa.String(length=36), nullable=True),
+    op.create_table('account_members',
+    sa.Column('user_id', sa.String(length=36), nullable=False),
+    sa.Column('account_id', sa.String(length=36), nullable=False),
     sa.Column('id', sa.String(length=36), nullable=False),
     sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
     sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
-    sa.ForeignKeyConstraint(['endpoint_id'], ['webhook_endpoints.id'], name=op.f('fk_webhook_deliveries_endpoint_id_webhook_endpoints'), ondelete='CASCADE'),
-    sa.PrimaryKeyConstraint('id', name=op.f('pk_webhook_deliveries'))
+    sa.ForeignKeyConstraint(['account_id'], ['accounts.id'], name=op.f('fk_account_members_account_id_accounts'), ondelete='CASCADE'),
+    sa.ForeignKeyConstraint(['user_id'], ['users.id'], name=op.f('fk_account_members_user_id_users'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_account_members')),
+    sa.UniqueConstraint('user_id', 'account_id', name=op.f('uq_account_members_user_id'))
     )
-    with op.batch_alter_table('webhook_deliveries', schema=None) as batch_op:
-        batch_op.create_index('ix_webhook_deliveries_endpoint_id_id', ['endpoint_id', 'id'], unique=False)
-        batch_op.create_index('ix_webhook_deliveries_state_next_at', ['state', 'next_at'], unique=False)
-
-    op.create_table('rollout_nodes',
-    sa.Column('rollout_id', sa.String(length=36), nullable=False),
-    sa.Column('node_id', sa.String(length=36), nullable=False),
-    sa.Column('wave', sa.Integer(), nullable=False),
-    sa.Column('state', sa.Enum('waiting', 'sent', 'succeeded', 'failed', 'skipped', name='rolloutnodestate', native_enum=False, length=16), nullable=False),
-    sa.Column('note', sa.Text(), nullable=False),
-    sa.Column('error_code', sa.String(length=64), nullable=True),
-    sa.Column('attempt_id', sa.String(length=36), nullable=True),
-    sa.Column('job_id', sa.String(length=36), nullable=True),
-    sa.Column('before', sa.Text(), nullable=False),
-    sa.Column('offered_epoch', sa.Integer(), nullable=True),
-    sa.Column('sent_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
-    sa.Column('lost_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
-    sa.Column('finished_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
-    sa.Column('id', sa.String(length=36), nullable=False),
-    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
-    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
-    sa.ForeignKeyConstraint(['node_id'], ['nodes.id'], name=op.f('fk_rollout_nodes_node_id_nodes'), ondelete='CASCADE'),
-    sa.ForeignKeyConstraint(['rollout_id'], ['rollouts.id'], name=op.f('fk_rollout_nodes_rollout_id_rollouts'), ondelete='CASCADE'),
-    sa.PrimaryKeyConstraint('id', name=op.f('pk_rollout_nodes')),
-    sa.UniqueConstraint('rollout_id', 'node_id', name=op.f('uq_rollout_nodes_rollout_id'))
-    )
-    with op.batch_alter_table('rollout_nodes', schema=None) as batch_op:
-        batch_op.create_index(batch_op.f('ix_rollout_nodes_attempt_id'), ['attempt_id'], unique=False)
-        batch_op.create_index(batch_op.f('ix_rollout_nodes_node_id'), ['node_id'], unique=False)
-        batch_op.create_index(batch_op.f('ix_rollout_nodes_rollout_id'), ['rollout_id'], unique=False)
-        batch_op.create_index('ix_rollout_nodes_state_node_id', ['state', 'node_id'], unique=False)
+    with op.batch_alter_table('account_members', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_account_members_account_id'), ['account_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_account_members_user_id'), ['user_id'], unique=False)
 
     op.create_table('account_usage',
     sa.Column('account_id', sa.String(length=36), nullable=False),
@@ -500,6 +548,11 @@ def upgrade() -> None:
         batch_op.create_index('ix_audit_entries_address', ['address', 'id'], unique=False)
         batch_op.create_index('ix_audit_entries_client_id', ['client_id', 'id'], unique=False)
 
+    with op.batch_alter_table('clients', schema=None) as batch_op:
+        batch_op.add_column(sa.Column('reseller_id', sa.String(length=36), nullable=True))
+        batch_op.create_index(batch_op.f('ix_clients_reseller_id'), ['reseller_id'], unique=False)
+        batch_op.create_foreign_key(batch_op.f('fk_clients_reseller_id_resellers'), 'resellers', ['reseller_id'], ['id'], ondelete='RESTRICT')
+
     with op.batch_alter_table('enrolment_tokens', schema=None) as batch_op:
         batch_op.add_column(sa.Column('csr_hash', sa.String(length=64), nullable=False))
 
@@ -527,6 +580,8 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column('own', sa.JSON(), nullable=False))
         batch_op.create_index(batch_op.f('ix_packages_parent_id'), ['parent_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_packages_reseller_id'), ['reseller_id'], unique=False)
+        batch_op.create_index('uq_packages_reseller_name_live', ['reseller_id', 'name'], unique=True, sqlite_where=sa.text('deleted_at IS NULL'), postgresql_where=sa.text('deleted_at IS NULL'))
+        batch_op.create_foreign_key(batch_op.f('fk_packages_reseller_id_resellers'), 'resellers', ['reseller_id'], ['id'], ondelete='RESTRICT')
         batch_op.create_foreign_key(batch_op.f('fk_packages_parent_id_packages'), 'packages', ['parent_id'], ['id'], ondelete='RESTRICT')
         batch_op.drop_column('sites_max')
 
@@ -535,9 +590,21 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column('last_address', sa.String(length=64), nullable=False))
         batch_op.add_column(sa.Column('verified_at', controller.db.base.UtcDateTime(timezone=True), nullable=False))
         batch_op.add_column(sa.Column('has_second_factor', sa.Boolean(), nullable=False))
+        batch_op.add_column(sa.Column('impersonator_id', sa.String(length=36), nullable=True))
+        batch_op.add_column(sa.Column('impersonator_name', sa.String(length=64), nullable=False))
+        batch_op.create_foreign_key(batch_op.f('fk_sessions_impersonator_id_users'), 'users', ['impersonator_id'], ['id'], ondelete='CASCADE')
 
     with op.batch_alter_table('users', schema=None) as batch_op:
+        batch_op.add_column(sa.Column('reseller_id', sa.String(length=36), nullable=True))
+        batch_op.add_column(sa.Column('client_id', sa.String(length=36), nullable=True))
+        batch_op.add_column(sa.Column('role_id', sa.String(length=36), nullable=True))
         batch_op.add_column(sa.Column('networks', sa.JSON(none_as_null=True), nullable=True))
+        batch_op.create_index(batch_op.f('ix_users_client_id'), ['client_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_users_reseller_id'), ['reseller_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_users_role_id'), ['role_id'], unique=False)
+        batch_op.create_foreign_key(batch_op.f('fk_users_reseller_id_resellers'), 'resellers', ['reseller_id'], ['id'], ondelete='RESTRICT')
+        batch_op.create_foreign_key(batch_op.f('fk_users_role_id_roles'), 'roles', ['role_id'], ['id'], ondelete='RESTRICT')
+        batch_op.create_foreign_key(batch_op.f('fk_users_client_id_clients'), 'clients', ['client_id'], ['id'], ondelete='RESTRICT')
 
     # ### end Alembic commands ###
 
@@ -545,9 +612,21 @@ def upgrade() -> None:
 def downgrade() -> None:
     # ### commands auto generated by Alembic - please adjust! ###
     with op.batch_alter_table('users', schema=None) as batch_op:
+        batch_op.drop_constraint(batch_op.f('fk_users_client_id_clients'), type_='foreignkey')
+        batch_op.drop_constraint(batch_op.f('fk_users_role_id_roles'), type_='foreignkey')
+        batch_op.drop_constraint(batch_op.f('fk_users_reseller_id_resellers'), type_='foreignkey')
+        batch_op.drop_index(batch_op.f('ix_users_role_id'))
+        batch_op.drop_index(batch_op.f('ix_users_reseller_id'))
+        batch_op.drop_index(batch_op.f('ix_users_client_id'))
         batch_op.drop_column('networks')
+        batch_op.drop_column('role_id')
+        batch_op.drop_column('client_id')
+        batch_op.drop_column('reseller_id')
 
     with op.batch_alter_table('sessions', schema=None) as batch_op:
+        batch_op.drop_constraint(batch_op.f('fk_sessions_impersonator_id_users'), type_='foreignkey')
+        batch_op.drop_column('impersonator_name')
+        batch_op.drop_column('impersonator_id')
         batch_op.drop_column('has_second_factor')
         batch_op.drop_column('verified_at')
         batch_op.drop_column('last_address')
@@ -556,6 +635,8 @@ def downgrade() -> None:
     with op.batch_alter_table('packages', schema=None) as batch_op:
         batch_op.add_column(sa.Column('sites_max', sa.INTEGER(), nullable=True))
         batch_op.drop_constraint(batch_op.f('fk_packages_parent_id_packages'), type_='foreignkey')
+        batch_op.drop_constraint(batch_op.f('fk_packages_reseller_id_resellers'), type_='foreignkey')
+        batch_op.drop_index('uq_packages_reseller_name_live', sqlite_where=sa.text('deleted_at IS NULL'), postgresql_where=sa.text('deleted_at IS NULL'))
         batch_op.drop_index(batch_op.f('ix_packages_reseller_id'))
         batch_op.drop_index(batch_op.f('ix_packages_parent_id'))
         batch_op.drop_column('own')
@@ -582,6 +663,11 @@ def downgrade() -> None:
 
     with op.batch_alter_table('enrolment_tokens', schema=None) as batch_op:
         batch_op.drop_column('csr_hash')
+
+    with op.batch_alter_table('clients', schema=None) as batch_op:
+        batch_op.drop_constraint(batch_op.f('fk_clients_reseller_id_resellers'), type_='foreignkey')
+        batch_op.drop_index(batch_op.f('ix_clients_reseller_id'))
+        batch_op.drop_column('reseller_id')
 
     with op.batch_alter_table('audit_entries', schema=None) as batch_op:
         batch_op.drop_index('ix_audit_entries_client_id')
@@ -617,18 +703,11 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_account_usage_account_id'))
 
     op.drop_table('account_usage')
-    with op.batch_alter_table('rollout_nodes', schema=None) as batch_op:
-        batch_op.drop_index('ix_rollout_nodes_state_node_id')
-        batch_op.drop_index(batch_op.f('ix_rollout_nodes_rollout_id'))
-        batch_op.drop_index(batch_op.f('ix_rollout_nodes_node_id'))
-        batch_op.drop_index(batch_op.f('ix_rollout_nodes_attempt_id'))
+    with op.batch_alter_table('account_members', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_account_members_user_id'))
+        batch_op.drop_index(batch_op.f('ix_account_members_account_id'))
 
-    op.drop_table('rollout_nodes')
-    with op.batch_alter_table('webhook_deliveries', schema=None) as batch_op:
-        batch_op.drop_index('ix_webhook_deliveries_state_next_at')
-        batch_op.drop_index('ix_webhook_deliveries_endpoint_id_id')
-
-    op.drop_table('webhook_deliveries')
+    op.drop_table('account_members')
     with op.batch_alter_table('sign_in_attempts', schema=None) as batch_op:
         batch_op.drop_index('ix_sign_in_attempts_places')
         batch_op.drop_index('ix_sign_in_attempts_names')
@@ -637,11 +716,6 @@ def downgrade() -> None:
 
     op.drop_table('sign_in_attempts')
     op.drop_table('second_factors')
-    with op.batch_alter_table('rollouts', schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f('ix_rollouts_state'))
-        batch_op.drop_index(batch_op.f('ix_rollouts_release_id'))
-
-    op.drop_table('rollouts')
     with op.batch_alter_table('recovery_codes', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_recovery_codes_user_id'))
 
@@ -650,10 +724,27 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_password_history_user_id'))
 
     op.drop_table('password_history')
+    with op.batch_alter_table('rollout_nodes', schema=None) as batch_op:
+        batch_op.drop_index('ix_rollout_nodes_state_node_id')
+        batch_op.drop_index(batch_op.f('ix_rollout_nodes_rollout_id'))
+        batch_op.drop_index(batch_op.f('ix_rollout_nodes_node_id'))
+        batch_op.drop_index(batch_op.f('ix_rollout_nodes_attempt_id'))
+
+    op.drop_table('rollout_nodes')
     with op.batch_alter_table('package_versions', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_package_versions_package_id'))
 
     op.drop_table('package_versions')
+    with op.batch_alter_table('webhook_deliveries', schema=None) as batch_op:
+        batch_op.drop_index('ix_webhook_deliveries_state_next_at')
+        batch_op.drop_index('ix_webhook_deliveries_endpoint_id_id')
+
+    op.drop_table('webhook_deliveries')
+    with op.batch_alter_table('rollouts', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_rollouts_state'))
+        batch_op.drop_index(batch_op.f('ix_rollouts_release_id'))
+
+    op.drop_table('rollouts')
     with op.batch_alter_table('module_health', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_module_health_node_id'))
 
@@ -665,6 +756,14 @@ def downgrade() -> None:
     op.drop_table('tasks')
     op.drop_table('security_policies')
     op.drop_table('schedules')
+    with op.batch_alter_table('roles', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_roles_owner'))
+
+    op.drop_table('roles')
+    with op.batch_alter_table('resellers', schema=None) as batch_op:
+        batch_op.drop_index('uq_resellers_name_live', sqlite_where=sa.text('deleted_at IS NULL'), postgresql_where=sa.text('deleted_at IS NULL'))
+
+    op.drop_table('resellers')
     op.drop_table('releases')
     with op.batch_alter_table('processes', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_processes_seen_at'))

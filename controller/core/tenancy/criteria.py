@@ -1,0 +1,161 @@
+"""Which rows of each table belong to a tenant, as conditions for a narrowed session (controller.db.criteria).
+
+A table with an `account_id` is narrowed without a word here; anything else that a tenant may read has an entry in
+`_CONDITIONS`. A table that is in neither is the platform's: its permission keeps tenants away, and a test counts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Select, false, literal, or_, select
+from sqlalchemy.orm import with_loader_criteria
+from sqlalchemy.sql.base import ExecutableOption
+
+from controller.core.accounts.models import Account
+from controller.core.audit.models import AuditEntry
+from controller.core.auth.models import User
+from controller.core.clients.models import Client
+from controller.core.context import Reach, ReachKind
+from controller.core.packages.models import Package, PackageVersion
+from controller.core.tenancy.models import AccountMember, CustomRole, Reseller
+from controller.db.base import Model
+from controller.jobs.models import Job, JobTransition
+
+# Aliases of plain tables: they are neither narrowed themselves nor taken for the tables of the statement around them.
+_ACCOUNTS: Final = Account.__table__.alias("own_accounts")
+_CLIENTS: Final = Client.__table__.alias("own_clients")
+_MEMBERS: Final = AccountMember.__table__.alias("own_members")
+_USERS: Final = User.__table__.alias("own_users")
+_PACKAGES: Final = Package.__table__.alias("own_packages")
+_JOBS: Final = Job.__table__.alias("own_jobs")
+
+Condition = Callable[[Reach], ColumnElement[bool]]
+
+
+@lru_cache(maxsize=4096)
+def criteria_of(reach: Reach) -> tuple[ExecutableOption, ...]:
+    """What narrows a session to what this actor reaches; empty for who reaches everything."""
+    if reach.is_everything:
+        return ()
+    return tuple(
+        with_loader_criteria(entity, condition(reach), include_aliases=True) for entity, condition in _list_conditions()
+    )
+
+
+def tenant_entities() -> frozenset[type[Model]]:
+    """Every table that a narrowed session shows only in part."""
+    return frozenset(entity for entity, _condition in _list_conditions())
+
+
+@lru_cache(maxsize=1)
+def _list_conditions() -> tuple[tuple[type[Model], Condition], ...]:
+    """Once all modules have been imported, as bootstrap does."""
+    found: dict[type[Model], Condition] = dict(_CONDITIONS)
+    for mapper in Model.registry.mappers:
+        entity = mapper.class_
+        if entity not in found and "account_id" in mapper.columns:
+            found[entity] = _by_account(entity)
+    return tuple(found.items())
+
+
+def _by_account(entity: Any) -> Condition:
+    return lambda reach: entity.account_id.in_(_own_account_ids(reach))
+
+
+def _is_in(column: Any, wanted: Select[Any]) -> ColumnElement[bool]:
+    condition: ColumnElement[bool] = column.in_(wanted)
+    return condition
+
+
+def _own_account_ids(reach: Reach) -> Select[Any]:
+    return select(_ACCOUNTS.c.id).where(_is_own_account(_ACCOUNTS.c, reach))
+
+
+def _own_client_ids(reach: Reach) -> Select[Any]:
+    return select(_CLIENTS.c.id).where(_is_own_client(_CLIENTS.c, reach))
+
+
+def _is_own_account(columns: Any, reach: Reach) -> ColumnElement[bool]:
+    if reach.kind is ReachKind.CLIENT:
+        own: ColumnElement[bool] = columns.client_id == reach.id
+        return own
+    if reach.kind is ReachKind.RESELLER:
+        return _is_in(columns.client_id, _own_client_ids(reach))
+    return _is_in(columns.id, select(_MEMBERS.c.account_id).where(_MEMBERS.c.user_id == reach.id))
+
+
+def _is_own_client(columns: Any, reach: Reach) -> ColumnElement[bool]:
+    if reach.kind is ReachKind.CLIENT:
+        own: ColumnElement[bool] = columns.id == reach.id
+        return own
+    if reach.kind is ReachKind.RESELLER:
+        sold: ColumnElement[bool] = columns.reseller_id == reach.id
+        return sold
+    return _is_in(columns.id, select(_USERS.c.client_id).where(_USERS.c.id == reach.id))
+
+
+def _is_own_package(columns: Any, reach: Reach) -> ColumnElement[bool]:
+    """A reseller sees their own and those that everybody may sell; a client those that its accounts have."""
+    if reach.kind is ReachKind.RESELLER:
+        return or_(
+            columns.reseller_id == reach.id,
+            (columns.reseller_id.is_(None)) & (columns.tier.in_(("client", "reseller"))),
+        )
+    used = select(_ACCOUNTS.c.package_id).where(_is_own_account(_ACCOUNTS.c, reach))
+    return _is_in(columns.id, used)
+
+
+def _is_own_user(columns: Any, reach: Reach) -> ColumnElement[bool]:
+    """Oneself, and the people of one's clients or team."""
+    if reach.kind is ReachKind.RESELLER:
+        return or_(columns.reseller_id == reach.id, columns.client_id.in_(_own_client_ids(reach)))
+    if reach.kind is ReachKind.CLIENT:
+        own: ColumnElement[bool] = columns.client_id == reach.id
+        return own
+    myself: ColumnElement[bool] = columns.id == reach.id
+    return myself
+
+
+def _is_own_entry(reach: Reach) -> ColumnElement[bool]:
+    """What was done to one's clients and accounts, by whomever, and what one's people did."""
+    by_us = AuditEntry.actor.in_(select(literal("user/").concat(_USERS.c.id)).where(_is_own_user(_USERS.c, reach)))
+    if reach.kind is ReachKind.MEMBER:
+        return or_(AuditEntry.account_id.in_(_own_account_ids(reach)), AuditEntry.actor == f"user/{reach.id}")
+    return or_(AuditEntry.client_id.in_(_own_client_ids(reach)), by_us)
+
+
+def _is_own_reseller(reach: Reach) -> ColumnElement[bool]:
+    return Reseller.id == reach.id if reach.kind is ReachKind.RESELLER else false()
+
+
+def _is_own_role(reach: Reach) -> ColumnElement[bool]:
+    """One's own, those of one's clients, and those that the platform has for everybody."""
+    platform = CustomRole.owner == "platform"
+    if reach.kind is ReachKind.RESELLER:
+        of_clients = select(literal("client/").concat(_CLIENTS.c.id)).where(_is_own_client(_CLIENTS.c, reach))
+        return or_(platform, CustomRole.owner == f"reseller/{reach.id}", CustomRole.owner.in_(of_clients))
+    return or_(platform, CustomRole.owner == f"client/{reach.id}")
+
+
+def _is_own_version(reach: Reach) -> ColumnElement[bool]:
+    return PackageVersion.package_id.in_(select(_PACKAGES.c.id).where(_is_own_package(_PACKAGES.c, reach)))
+
+
+def _is_own_transition(reach: Reach) -> ColumnElement[bool]:
+    return JobTransition.job_id.in_(select(_JOBS.c.id).where(_JOBS.c.account_id.in_(_own_account_ids(reach))))
+
+
+_CONDITIONS: Final[Mapping[type[Model], Condition]] = {
+    Account: lambda reach: _is_own_account(Account, reach),
+    Client: lambda reach: _is_own_client(Client, reach),
+    Package: lambda reach: _is_own_package(Package, reach),
+    PackageVersion: _is_own_version,
+    User: lambda reach: _is_own_user(User, reach),
+    AuditEntry: _is_own_entry,
+    Reseller: _is_own_reseller,
+    CustomRole: _is_own_role,
+    JobTransition: _is_own_transition,
+}

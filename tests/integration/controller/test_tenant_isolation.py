@@ -1,0 +1,164 @@
+"""Nobody sees or changes another tenant's rows: every route of the API, as every role, against a foreign tenant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import httpx
+import pytest
+
+from controller.bootstrap import Controller
+from controller.core.context import Role
+from controller.core.tenancy.criteria import tenant_entities
+from controller.db.base import Model
+from tests.integration.controller.tenants import TENANT_ROLES, Tenant, sell
+from tests.integration.controller.test_every_route import AUDIT, BODIES, Api, Route
+
+OF_THE_PLATFORM: Final = frozenset(
+    {"name", "log", "number", "kid", "username", "node_id", "session_id", "schedule_name"}
+)
+"""Path parameters whose value says nothing about a tenant."""
+PUBLIC: Final = frozenset({"login", "enrol", "renew-certificate"})
+"""They answer who shows a secret of their own in the body."""
+WITHOUT_CASE: Final[frozenset[str]] = frozenset()
+"""Routes that this walk cannot judge. It stays empty."""
+PLATFORM_TABLES: Final = frozenset({
+    # Nobody but the platform's people has a permission for them.
+    "attention_dismissals", "audit_checkpoints", "audit_head", "ca_rotations", "controller_maintenance", "drift_checks",
+    "drift_findings", "enrolment_tokens", "enrolments", "module_health", "node_certificates", "node_heartbeats",
+    "node_holds", "node_inboxes", "node_modules", "node_samples", "node_sequences", "node_signals", "nodes", "processes",
+    "releases", "rollout_nodes", "rollouts", "schedules", "security_policies", "tasks", "trust_bundles",
+    "webhook_deliveries", "webhook_endpoints",
+    # Read by the id of the very user who asks.
+    "api_tokens", "password_history", "recovery_codes", "second_factors", "sessions", "sign_in_attempts",
+})  # fmt: skip
+
+
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    return sqlite_url
+
+
+@pytest.fixture
+async def api(controller: Controller, anonymous_client: httpx.AsyncClient) -> Api:
+    return Api(controller, anonymous_client)
+
+
+@pytest.fixture
+async def tenants(api: Api) -> tuple[Tenant, Tenant]:
+    """Ours and a foreign one."""
+    admin = await api.token("*")
+    ours, foreign = await api.fill(admin), await api.fill(admin)
+    database = api.controller.database
+    return await sell(database, ours, "ours"), await sell(database, foreign, "foreign")
+
+
+def secrets_of(tenant: Tenant) -> dict[str, str]:
+    """What nobody else may learn."""
+    own = {name: value for name, value in tenant.ids.items() if name not in OF_THE_PLATFORM}
+    return own | {"reseller": tenant.reseller_id} | {f"user {role.value}": id_ for role, id_ in tenant.user_ids.items()}
+
+
+def names_foreign(route: Route) -> bool:
+    """Whether the call says whose row it means."""
+    return "{" in route.path or "_id}" in str(BODIES.get(route.name, ""))
+
+
+async def test_every_route_when_it_names_a_foreign_row_is_refused_and_changes_nothing(
+    api: Api, tenants: tuple[Tenant, Tenant]
+) -> None:
+    ours, foreign = tenants
+    before = await api.rows(but=AUDIT)
+    wrong: list[str] = []
+    walked: set[str] = set()
+    for role in TENANT_ROLES:
+        for route in api.routes:
+            if not names_foreign(route) or route.name in PUBLIC:
+                continue
+            walked.add(route.name)
+            answer = await api.call(route, foreign.ids, ours.headers[role])
+            wrong += [f"{role.value} {route.name}: {reason}" for reason in find_leak(route, answer, foreign)]
+
+    assert wrong == []
+    assert await api.rows(but=AUDIT) == before
+    assert len(walked) > 90
+
+
+async def test_every_list_when_a_tenant_asks_shows_nothing_of_another(api: Api, tenants: tuple[Tenant, Tenant]) -> None:
+    ours, foreign = tenants
+    wrong: list[str] = []
+    for role in TENANT_ROLES:
+        for route in api.routes:
+            if names_foreign(route) or route.method != "get" or route.name in WITHOUT_CASE:
+                continue
+            for query in ({}, *filters_of(route, foreign.ids)):
+                answer = await api.http.get(route.path, params=query, headers=ours.headers[role])
+                shown = [
+                    what
+                    for what, value in secrets_of(foreign).items()
+                    if value in answer.text.replace(_given(query), "")
+                ]
+                if shown or answer.status_code >= 500:
+                    wrong.append(f"{role.value} {route.name} {query}: {answer.status_code} shows {shown}")
+
+    assert wrong == []
+
+
+@pytest.mark.parametrize("role", TENANT_ROLES, ids=lambda role: role.value)
+async def test_own_rows_when_a_tenant_asks_are_shown(api: Api, tenants: tuple[Tenant, Tenant], role: Role) -> None:
+    """The walk above would be satisfied by an API that shows nobody anything."""
+    ours, _foreign = tenants
+    missing = []
+    for path, key in (
+        ("accounts", "account_id"), ("sites", "site_id"), ("domains", "domain_id"), ("clients", "client_id"),
+        ("packages", "package_id"), ("jobs", "job_id"), ("parked", "parked_id"),
+    ):  # fmt: skip
+        listed = await api.http.get(f"/api/v1/{path}", headers=ours.headers[role])
+        shown = await api.http.get(f"/api/v1/{path}/{ours.ids[key]}", headers=ours.headers[role])
+        if listed.status_code != 200 or ours.ids[key] not in listed.text or shown.status_code != 200:
+            missing.append(f"{path}: {listed.status_code} {shown.status_code} {shown.text[:150]}")
+
+    assert missing == []
+
+
+def test_every_table_when_listed_belongs_to_tenants_or_to_the_platform() -> None:
+    """A new table is in one of the two, on purpose."""
+    tables = {mapper.local_table.name for mapper in Model.registry.mappers}  # type: ignore[attr-defined]  # a Table, here
+    narrowed = {entity.__tablename__ for entity in tenant_entities()}
+
+    assert tables - narrowed - PLATFORM_TABLES == set()
+    assert narrowed & PLATFORM_TABLES == set()
+    assert tables >= PLATFORM_TABLES
+
+
+def find_leak(route: Route, answer: httpx.Response, foreign: Tenant) -> list[str]:
+    """What is wrong with this answer to a tenant who named another's row."""
+    if answer.status_code >= 500:
+        return [f"{answer.status_code} {answer.text[:200]}"]
+    if answer.status_code < 400 and (not route.is_change or not is_bulk(route)):
+        return [f"{answer.status_code} {answer.text[:200]}"]
+    given = set(_ids_in(route, foreign.ids))
+    shown = [what for what, value in secrets_of(foreign).items() if value in answer.text and value not in given]
+    return [f"shows {shown}"] if shown else []
+
+
+def is_bulk(route: Route) -> bool:
+    """It answers for each item; nothing must have changed all the same."""
+    return isinstance(next(iter(BODIES.get(route.name, {"": ""}).values()), ""), list)
+
+
+def filters_of(route: Route, ids: Mapping[str, str]) -> list[dict[str, str]]:
+    """Each filter that can name somebody else's row."""
+    parameters: list[dict[str, Any]] = route.operation.get("parameters", [])
+    return [{p["name"]: ids[p["name"]]} for p in parameters if p["in"] == "query" and p["name"] in ids]
+
+
+def _given(query: Mapping[str, str]) -> str:
+    """What the answer may repeat, because the question said it."""
+    return next(iter(query.values()), "\0")
+
+
+def _ids_in(route: Route, ids: Mapping[str, str]) -> list[str]:
+    text = route.path + str(BODIES.get(route.name, ""))
+    return [value for name, value in ids.items() if f"{{{name}}}" in text]
