@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from controller import faults
 from controller.core.audit.chain import append_changes
 from controller.core.audit.refusals import Refusals
+from controller.core.audit.tenants import Tenant
 from controller.core.context import Actor, Change, OpContext
 from controller.core.maintenance.gate import require_change_allowed
 from controller.core.manifest import ManifestRegistry
@@ -243,7 +244,7 @@ class Operations:
                 narrow(session, criteria_of(actor.reach))
                 done.append((await use_case(ctx), ctx))
                 narrow(session, ())
-                await append_changes(ctx)
+                tenants = await append_changes(ctx)
                 jobs = await render_jobs(session, ctx.job_ids)
                 if is_dry_run:
                     requests = await _plan_requests(session, ctx.job_ids)
@@ -259,7 +260,7 @@ class Operations:
             return Outcome(resource=resource, plan=await self._plan(ctx.changes, requests))
         faults.at("change.after_commit")
         resource, ctx = done[0]
-        self._announce(ctx)
+        self._announce(ctx, tenants)
         return Outcome(resource=resource, jobs=jobs)
 
     async def _serialise(self, session: AsyncSession) -> None:
@@ -277,13 +278,14 @@ class Operations:
             tasks=self._tasks,
         )
 
-    def _announce(self, ctx: FleetContext) -> None:
+    def _announce(self, ctx: FleetContext, tenants: Sequence[Tenant]) -> None:
         """After the commit: hints only, so a crash right here loses nothing."""
         if ctx.job_ids:
             self._engine.notify()
-        for change in ctx.changes:
+        for change, tenant in zip(ctx.changes, tenants, strict=True):
             noun, _, row_id = change.target.partition("/")
-            self._publisher.publish(f"{noun}s", change.action, {"id": row_id, "name": change.target_name})
+            whose = {key: value for key, value in tenant._asdict().items() if value is not None}
+            self._publisher.publish(f"{noun}s", change.action, {"id": row_id, "name": change.target_name, **whose})
 
     async def _plan(self, changes: Sequence[Change], requests: Sequence[JobRequest]) -> PlanView:
         room = asyncio.Semaphore(_PLANS_AT_ONCE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import Any, Final
 
 import msgspec
@@ -16,7 +17,10 @@ from controller.api.guards import PUBLIC, require_second_factor
 from controller.core.auth.identities import Identity
 from controller.core.auth.policy import require_let_in
 from controller.core.auth.service import Authenticator
+from controller.core.context import Actor
 from controller.core.events.publisher import EventPublisher, Notice, Subscription, Topic
+from controller.core.operations import Operations
+from controller.core.tenancy.sight import Sight
 from shared.errors import FleetError, InvalidInputError, UnauthenticatedError
 
 HEARTBEAT_SECONDS: Final = 20.0
@@ -61,7 +65,7 @@ def parse_message(raw: str) -> ClientMessage:
         raise InvalidInputError(f"not a message: {error}") from error
 
 
-def require_topics(identity: Identity, names: list[str]) -> frozenset[str]:
+def require_topics(actor: Actor, names: list[str]) -> frozenset[str]:
     """Return the topics if the listener may read all of them.
 
     Raises:
@@ -72,7 +76,7 @@ def require_topics(identity: Identity, names: list[str]) -> frozenset[str]:
     for name in names:
         if name not in known:
             raise InvalidInputError(f"there is no topic {name[:40]!r}", hint=f"Topics: {', '.join(sorted(known))}.")
-        identity.actor.require(name, "read")
+        actor.require(name, "read")
     return frozenset(names)
 
 
@@ -81,6 +85,7 @@ async def stream_events(
     socket: WebSocket[Any, Any, Any],
     publisher: NamedDependency[EventPublisher],
     authenticator: NamedDependency[Authenticator],
+    operations: NamedDependency[Operations],
 ) -> None:
     """Serve one listener until it leaves. A listener that proves nobody within ten seconds is sent away."""
     await socket.accept()
@@ -88,7 +93,7 @@ async def stream_events(
         identity = await _identify(socket, authenticator)
         with publisher.subscribe() as subscription:
             await _say(socket, ControlMessage(event="ready"))
-            await _serve(socket, subscription, identity)
+            await _serve(socket, subscription, Sight(operations, identity.actor))
     except FleetError as error:
         await socket.close(code=_close_code_of(error), reason=error.message[:100])
     except WebSocketDisconnect:
@@ -115,9 +120,9 @@ async def _find_by_message(socket: WebSocket[Any, Any, Any], authenticator: Auth
     return found
 
 
-async def _serve(socket: WebSocket[Any, Any, Any], subscription: Subscription, identity: Identity) -> None:
-    reader = asyncio.create_task(_read(socket, subscription, identity))
-    writer = asyncio.create_task(_write(socket, subscription))
+async def _serve(socket: WebSocket[Any, Any, Any], subscription: Subscription, sight: Sight) -> None:
+    reader = asyncio.create_task(_read(socket, subscription, sight.actor))
+    writer = asyncio.create_task(_write(socket, subscription, sight))
     done, pending = await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
     for task in pending:
         task.cancel()
@@ -126,18 +131,24 @@ async def _serve(socket: WebSocket[Any, Any, Any], subscription: Subscription, i
         task.result()
 
 
-async def _read(socket: WebSocket[Any, Any, Any], subscription: Subscription, identity: Identity) -> None:
+async def _read(socket: WebSocket[Any, Any, Any], subscription: Subscription, actor: Actor) -> None:
     while True:
         message = parse_message(await socket.receive_text())
         if message.subscribe is not None:
-            subscription.topics = require_topics(identity, message.subscribe)
+            subscription.topics = require_topics(actor, message.subscribe)
             await _say(socket, ControlMessage(event="subscribed", topics=tuple(sorted(subscription.topics))))
 
 
-async def _write(socket: WebSocket[Any, Any, Any], subscription: Subscription) -> None:
+async def _write(socket: WebSocket[Any, Any, Any], subscription: Subscription, sight: Sight) -> None:
+    said_at = monotonic()
     while not subscription.is_dropped:
         notice = await subscription.next(HEARTBEAT_SECONDS)
+        if notice is not None and not await sight.sees(notice):
+            if monotonic() - said_at < HEARTBEAT_SECONDS:
+                continue
+            notice = None
         await _say(socket, notice or ControlMessage(event="heartbeat"))
+        said_at = monotonic()
     _log.warning("events.listener_dropped")
     await _say(socket, ControlMessage(event="dropped", message="too slow: reconnect and read the lists again"))
     await socket.close(code=CLOSE_TOO_SLOW, reason="too slow")

@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.audit.models import HEAD_ID, AuditCheckpoint, AuditEntry, AuditHead
-from controller.core.audit.tenants import TenantFinder
+from controller.core.audit.tenants import Tenant, TenantFinder
 from controller.core.context import Change, OpContext
 from shared.audit_proof import GENESIS_HASH, find_fault, hash_content, hash_entry, select_content
 
@@ -66,19 +66,24 @@ def record(ctx: OpContext, change: Change) -> None:
     ctx.changes.append(change)
 
 
-async def append_changes(ctx: OpContext) -> None:
-    """Write one entry for each noted change. Holds the head's row until the transaction ends: one writer at a time."""
-    await append_entries(ctx, ctx.changes)
+async def append_changes(ctx: OpContext) -> list[Tenant]:
+    """Write one entry for each noted change; whose each one is.
+
+    Holds the head's row until the transaction ends: one writer at a time.
+    """
+    return await append_entries(ctx, ctx.changes)
 
 
-async def append_entries(ctx: OpContext, changes: Sequence[Change]) -> None:
+async def append_entries(ctx: OpContext, changes: Sequence[Change]) -> list[Tenant]:
     """Write these entries; for what happens outside of Operations, for example a sign-in."""
     if not changes:
-        return
+        return []
+    found = []
     tenants = TenantFinder(ctx.session)
     head = await _lock_head(ctx.session)
     for change in changes:
         tenant = await tenants.find(change)
+        found.append(tenant)
         entry = AuditEntry(
             number=head.number + 1,
             at=ctx.now,
@@ -99,6 +104,7 @@ async def append_entries(ctx: OpContext, changes: Sequence[Change]) -> None:
         ctx.session.add(entry)
         head.number, head.hash = entry.number, entry.hash
     await ctx.session.flush()
+    return found
 
 
 def entry_hash(entry: AuditEntry) -> str:

@@ -44,6 +44,8 @@ class LiveChange(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     name: str
+    account_id: str | None = None
+    client_id: str | None = None
 
 
 class LiveNews(msgspec.Struct, frozen=True, kw_only=True):

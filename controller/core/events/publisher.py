@@ -130,6 +130,7 @@ class EventPublisher:
 def _render_for_travel(notice: Notice) -> str:
     raw = msgspec.json.encode(notice, enc_hook=str)
     if len(raw) > TRAVEL_BYTES_MAX:
-        shortened = {"id": notice.data.get("id"), "is_shortened": True}
+        shortened: dict[str, Any] = {"is_shortened": True}
+        shortened |= {name: notice.data[name] for name in ("id", "account_id", "client_id") if name in notice.data}
         raw = msgspec.json.encode(Notice(topic=notice.topic, event=notice.event, data=shortened), enc_hook=str)
     return raw.decode()

@@ -20,6 +20,7 @@ from controller.bootstrap import METADATA, Controller
 from controller.core.audit.models import AuditEntry
 from controller.core.auth.models import ApiToken, User
 from controller.core.auth.secrets import TOKEN_PREFIX, hash_secret, new_secret
+from controller.core.context import Role
 from controller.core.parked.models import ParkedResource
 from controller.core.webhooks.models import DeliveryState, WebhookDelivery, WebhookEndpoint
 from controller.core.webhooks.signing import new_webhook_secret
@@ -281,7 +282,7 @@ class Api:
         """Headers of a new API token."""
         secret = new_secret(TOKEN_PREFIX)
         async with self.controller.database.write() as session:
-            user = (await session.scalars(select(User))).one()
+            user = (await session.scalars(select(User).where(User.role == Role.ROOT.value))).one()
             session.add(ApiToken(user_id=user.id, name="robot", secret_hash=hash_secret(secret), scopes=list(scopes)))
         return {"authorization": f"Bearer {secret}"}
 

@@ -11,6 +11,7 @@ import pytest
 from controller.bootstrap import Controller
 from controller.core.context import Role
 from controller.core.tenancy.criteria import tenant_entities
+from controller.core.tenancy.sight import Sight
 from controller.db.base import Model
 from tests.integration.controller.tenants import TENANT_ROLES, Tenant, sell
 from tests.integration.controller.test_every_route import AUDIT, BODIES, Api, Route
@@ -120,6 +121,35 @@ async def test_own_rows_when_a_tenant_asks_are_shown(api: Api, tenants: tuple[Te
             missing.append(f"{path}: {listed.status_code} {shown.status_code} {shown.text[:150]}")
 
     assert missing == []
+
+
+@pytest.mark.parametrize("role", TENANT_ROLES, ids=lambda role: role.value)
+async def test_events_when_a_tenant_listens_are_of_its_own_rows_only(
+    api: Api, tenants: tuple[Tenant, Tenant], role: Role
+) -> None:
+    admin = await api.token("*")
+    identities, operations = api.controller.authenticator.identities, api.controller.operations
+    secret = tenants[0].headers[role]["authorization"].removeprefix("Bearer ")
+    identity = await identities.find_identity(secret)
+    assert identity is not None
+    with api.controller.publisher.subscribe() as heard:
+        heard.topics = frozenset({"sites", "clients", "packages", "nodes"})
+        for number, tenant in enumerate(tenants):
+            site = {"account_id": tenant.ids["account_id"], "domain": f"new{number}.example"}
+            await api.make("sites", site, admin)
+            for path, key in (("clients", "client_id"), ("packages", "package_id"), ("nodes", "node_id")):
+                body = {"drift_policy": "repair"} if path == "nodes" else {"name": f"renamed {number}"}
+                await api.http.patch(f"/api/v1/{path}/{tenant.ids[key]}", json=body, headers=admin)
+        notices = [notice for _ in range(8) if (notice := await heard.next(5.0)) is not None]
+
+    sight = Sight(operations, identity.actor)
+    seen = [notice for notice in notices if await sight.sees(notice)]
+
+    assert len(notices) == 8
+    assert [notice.event for notice in seen] == ["site.create", "client.update", "package.update"]
+    assert seen[0].data["account_id"] == tenants[0].ids["account_id"]
+    assert seen[1].data["id"] == tenants[0].ids["client_id"]
+    assert seen[2].data["id"] == tenants[0].ids["package_id"]
 
 
 def test_every_table_when_listed_belongs_to_tenants_or_to_the_platform() -> None:

@@ -1,0 +1,67 @@
+"""Which events somebody may be told: those about rows that they reach."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, Final
+
+from sqlalchemy import select
+
+from controller.core.accounts.models import Account
+from controller.core.clients.models import Client
+from controller.core.context import Actor
+from controller.core.events.publisher import Notice, Topic
+from controller.core.operations import FleetContext, Operations
+from controller.core.packages.models import Package
+from controller.db.base import Model
+
+KNOWN_SECONDS: Final = 10.0
+"""An account that goes to another owner is heard of by the old one for so long at most."""
+_KNOWN_MAX: Final = 1000
+
+
+@dataclass(slots=True)
+class Sight:
+    """Of one listener."""
+
+    operations: Operations
+    actor: Actor
+    clock: Callable[[], float] = monotonic
+    _known: OrderedDict[str, tuple[float, bool]] = field(default_factory=OrderedDict)
+    """Id of a row to until when the answer holds, and whether they reach it."""
+
+    async def sees(self, notice: Notice) -> bool:
+        """Whether it is about a row that the listener reaches. What names none of a tenant is the platform's."""
+        if self.actor.reach.is_everything:
+            return True
+        found = subject_of(notice)
+        return found is not None and await self._reaches(*found)
+
+    async def _reaches(self, entity: type[Model], row_id: str) -> bool:
+        now = self.clock()
+        until, is_own = self._known.get(row_id, (now, False))
+        if until > now:
+            return is_own
+
+        async def look(ctx: FleetContext) -> bool:
+            return (await ctx.session.scalars(select(entity.id).where(entity.id == row_id))).first() is not None
+
+        is_own = await self.operations.read(self.actor, "events", look)
+        self._known[row_id] = (now + KNOWN_SECONDS, is_own)
+        while len(self._known) > _KNOWN_MAX:
+            self._known.popitem(last=False)
+        return is_own
+
+
+def subject_of(notice: Notice) -> tuple[type[Model], str] | None:
+    """Whose the event is: an account's, a client's, or of a package; None: of no tenant."""
+    data: Mapping[str, Any] = notice.data
+    for name, entity in (("account_id", Account), ("client_id", Client)):
+        if isinstance(data.get(name), str):
+            return entity, data[name]
+    if notice.topic == Topic.PACKAGES.value and isinstance(data.get("id"), str):
+        return Package, data["id"]
+    return None
