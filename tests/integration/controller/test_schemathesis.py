@@ -1,4 +1,4 @@
-"""Schemathesis over the whole OpenAPI document, signed in: no 5xx, and every answer is one that the document promises."""
+"""Schemathesis over the whole OpenAPI document, as each role: no 5xx, and every answer is one that the document promises."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from controller.core.context import Role
 from controller.db.engine import Database
 from controller.fleet.models import Heartbeat, Node, NodeState
 from tests.integration.conftest import ADMIN, FAST_HASHER, PASSWORD, make_controller
+from tests.integration.controller.tenants import sell
 from tests.integration.fleet.rollout_bench import write_bundle
 from tests.integration.live import free_port
 
@@ -41,8 +42,8 @@ CHECKS = [
 
 ASKS_A_NODE = frozenset({"GET /api/v1/sites/{site_id}/logs/{log}"})
 """Operations that a connected node answers; none is there, and 503 agent_offline is the right answer."""
-EXAMPLES = 10
-"""For each operation, once with what fits the document and once with what does not."""
+EXAMPLES = {Role.ROOT: 10, Role.RESELLER: 4, Role.CLIENT: 4, Role.MEMBER: 4}
+"""For each operation, once with what fits the document and once with what does not. Tenants are refused most of it."""
 
 
 @dataclass
@@ -50,7 +51,8 @@ class Target:
     """An application in schemathesis' own event loop, with something in every table that one can make without a node."""
 
     app: Any
-    secret: str
+    headers: dict[Role, dict[str, str]]
+    """Role to the authorisation of one who has it; those of tenants reach everything that `ids` names."""
     ids: dict[str, str] = field(default_factory=dict)
     """Path parameter to an id that exists."""
 
@@ -91,12 +93,22 @@ def target(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     url = f"sqlite+aiosqlite:///{folder / 'controller.db'}"
     secret, node_id = asyncio.run(_prepare(url))
     built = make_controller(url, folder, gateway_host="127.0.0.1", gateway_port=free_port())
-    made = Target(app=built.app.asgi, secret=secret, ids={"node_id": node_id, "name": "web"})
+    root = {"authorization": f"Bearer {secret}"}
+    made = Target(app=built.app.asgi, headers={Role.ROOT: root}, ids={"node_id": node_id, "name": "web"})
     with asgi.get_client(built.app.asgi) as client:
-        client.headers["authorization"] = f"Bearer {secret}"
+        client.headers.update(root)
         _fill(client, made)
+        made.headers |= asyncio.run(_sell(url, made.ids))
         yield made
         asgi.shutdown_lifespans()
+
+
+async def _sell(url: str, ids: dict[str, str]) -> dict[Role, dict[str, str]]:
+    """Give everything to a reseller and a client, and sign them in."""
+    database = Database(url)
+    tenant = await sell(database, {"other_package_id": ids["package_id"], **ids}, "a")
+    await database.close()
+    return tenant.headers
 
 
 def _fill(client: Any, target: Target) -> None:
@@ -150,24 +162,26 @@ def api_schema(target: Target) -> Any:
 
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning")  # of schemathesis' own strategies
 # The fixture of schemathesis itself does not know pytest 9 yet, so the loop over operations is ours.
-def test_every_operation_keeps_its_promises(api_schema: Any, target: Target, subtests: pytest.Subtests) -> None:
-    headers = {"authorization": f"Bearer {target.secret}"}
+@pytest.mark.parametrize("role", EXAMPLES, ids=lambda role: role.value)
+def test_every_operation_keeps_its_promises(
+    api_schema: Any, target: Target, subtests: pytest.Subtests, role: Role
+) -> None:
     for found in api_schema.get_all_operations():
         operation = found.ok()
         for mode in schemathesis.GenerationMode:
             with subtests.test(operation=operation.label, mode=mode.value):
                 try:
-                    keep_promises(operation, mode, headers)
+                    keep_promises(operation, mode, target.headers[role], EXAMPLES[role])
                 except Unsatisfiable:  # nothing about it can be wrong: no parameters, no body
                     assert mode.is_negative
 
 
-def keep_promises(operation: Any, mode: schemathesis.GenerationMode, headers: dict[str, str]) -> None:
+def keep_promises(operation: Any, mode: schemathesis.GenerationMode, headers: dict[str, str], examples: int) -> None:
     """Try examples of one operation."""
     kept = [check for check in CHECKS if check is not checks.not_a_server_error or operation.label not in ASKS_A_NODE]
 
     @given(case=operation.as_strategy(mode))
-    @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     def run(case: schemathesis.Case) -> None:
         case.call_and_validate(checks=kept, headers=headers)
 
