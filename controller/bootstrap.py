@@ -36,6 +36,7 @@ from controller.api.handlers import (
 )
 from controller.api.handlers import parked as parked_api
 from controller.api.handlers import schedules as schedules_api
+from controller.api.handlers import settings as settings_api
 from controller.api.handlers import tasks as tasks_api
 from controller.api.handlers import usage as usage_api
 from controller.api.handlers import webhooks as webhooks_api
@@ -87,6 +88,7 @@ from controller.modules.web.parked import SiteKind
 from controller.modules.web.store import SITES
 from controller.roles import ALL, Role
 from controller.rollout_schedules import add_rollout_schedules, make_rollout_loop
+from controller.setting_sources import list_settings
 from controller.settings import Settings
 from controller.watch import Watch
 from controller.webhook_setup import connect_webhooks, make_webhooks
@@ -118,6 +120,7 @@ _API_ROUTES: Final = (
     *audit.ROUTES,
     *authority.ROUTES,
     *schedules_api.ROUTES,
+    *settings_api.ROUTES,
     *tasks_api.ROUTES,
     *releases.ROUTES,
     *rollouts.ROUTES,
@@ -312,6 +315,7 @@ def _connect(base: _Base, fleet: Fleet, operations: Operations) -> None:
 def _list_dependencies(base: _Base, fleet: Fleet, streams: Streams) -> dict[str, Any]:
     """What handlers can ask for, by the name of their parameter."""
     return {
+        "settings_in_force": list_settings(base.settings),
         "fleet": fleet,
         "engine": base.engine,
         "schedules": base.schedules,

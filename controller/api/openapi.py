@@ -56,6 +56,7 @@ TAGS: Final[Mapping[str, str]] = {
     "billing": "Who had what, and for how long.",
     "events": "What happens; every event with the schema of its data.",
     "webhooks": "Events as signed HTTP requests to addresses of your choice.",
+    "settings": "What the controller was started with.",
     "maintenance": "When the controller takes no changes.",
     "health": "For load balancers and monitoring.",
 }
