@@ -25,6 +25,7 @@ from agent.core.server import (
 from agent.logs import configure_logging
 from agent.modules.account.module import MODULE as ACCOUNT
 from agent.modules.php.module import MODULE as PHP
+from agent.modules.ssh.module import MODULE as SSH
 from agent.modules.web.module import MODULE as WEB
 from agent.system.host import RealHost
 from shared.errors import FleetError
@@ -39,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 def build_registry() -> Registry:
     """Every module of this release."""
-    return Registry((ACCOUNT, PHP, WEB))
+    return Registry((ACCOUNT, PHP, SSH, WEB))
 
 
 def run_executor(arguments: argparse.Namespace) -> int:

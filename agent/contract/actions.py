@@ -37,6 +37,8 @@ class EnsureUser(Action, frozen=True, kw_only=True, tag="ensure_user"):
     uid: int
     home: str
     shell: str = "/usr/sbin/nologin"
+    groups: tuple[str, ...] = ()
+    """Further groups that it is in; made where they are missing. Others that somebody put it into stay."""
     is_locked: bool = False
     """True: no login of any kind (password and SSH keys, crontab, su): the account is expired."""
 

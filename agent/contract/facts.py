@@ -18,6 +18,8 @@ class UserFact(msgspec.Struct, frozen=True, kw_only=True):
     home: str
     shell: str
     is_locked: bool
+    groups: tuple[str, ...] = ()
+    """Those beside its own, sorted."""
 
 
 class PathFact(msgspec.Struct, frozen=True, kw_only=True):

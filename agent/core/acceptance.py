@@ -34,6 +34,7 @@ from shared.specs.manifest import NODE_SUBJECT, AnySpec, Manifest, decode_manife
 from shared.specs.module import ModuleSpec
 from shared.specs.php_pool import PHP_SOCKET_DIR, PhpPoolSpec, parse_php_version, php_socket_path
 from shared.specs.site import SiteSpec
+from shared.specs.ssh_access import SshAccessSpec
 
 CLOCK_TOLERANCE_SECONDS: Final = 120.0
 KNOWN_ACTIONS: Final = frozenset({ACTION_CONVERGE, ACTION_NOOP, ACTION_DRIFT})
@@ -235,7 +236,7 @@ def require_own_spec(spec: AnySpec, account: str) -> None:
     match spec:
         case AccountSpec():
             is_own = spec.name == account
-        case PhpPoolSpec():
+        case PhpPoolSpec() | SshAccessSpec():
             is_own = spec.account == account
         case SiteSpec():
             is_own = spec.account == account and _is_own_socket(spec)

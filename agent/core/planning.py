@@ -13,6 +13,7 @@ from shared.specs.manifest import AnySpec, Manifest
 from shared.specs.module import ModuleSpec
 from shared.specs.php_pool import PhpPoolSpec
 from shared.specs.site import SiteSpec
+from shared.specs.ssh_access import SshAccessSpec
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +87,7 @@ def is_needed_by(needed: AnySpec, user: AnySpec) -> bool:
     """Whether `user` cannot serve without `needed`."""
     if isinstance(user, SiteSpec) and isinstance(needed, PhpPoolSpec):
         return user.php_socket_path == needed.socket_path
-    if isinstance(user, SiteSpec | PhpPoolSpec) and isinstance(needed, AccountSpec):
+    if isinstance(user, SiteSpec | PhpPoolSpec | SshAccessSpec) and isinstance(needed, AccountSpec):
         return user.account == needed.name
     return False
 

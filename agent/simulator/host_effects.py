@@ -150,6 +150,7 @@ class Effects:
             home=action.home,
             shell=action.shell,
             is_locked=action.is_locked,
+            groups=tuple(sorted({*action.groups, *(before.groups if before is not None else ())})),
         )
 
     def _require_place(self, path: str, owner: str, group: str) -> None:

@@ -144,10 +144,22 @@ def php_packages(release: str = "8.2", version: str = "8.2.36-1~deb12u1") -> dic
     return {f"php{release}-fpm": fpm, **others}
 
 
-DEBIAN_12: Final[Mapping[str, MemoryPackage]] = {"nginx": nginx_package(), **php_packages()}
+def ssh_packages(version: str = "1:9.2p1-2+deb12u7") -> dict[str, MemoryPackage]:
+    """sshd, and what puts logins into slices."""
+    server = MemoryPackage(
+        version=version,
+        directories=("/etc/ssh", "/etc/ssh/sshd_config.d"),
+        files={"/etc/ssh/sshd_config": "Include /etc/ssh/sshd_config.d/*.conf\n", "/usr/sbin/sshd": ""},
+        units=("ssh.service",),
+    )
+    return {"openssh-server": server, "libpam-systemd": MemoryPackage(version="252.39-1~deb12u1")}
+
+
+DEBIAN_12: Final[Mapping[str, MemoryPackage]] = {"nginx": nginx_package(), **php_packages(), **ssh_packages()}
 DEBIAN_13: Final[Mapping[str, MemoryPackage]] = {
     "nginx": nginx_package("1.26.3-3+deb13u11"),
     **php_packages("8.4", "8.4.28-1~deb13u1"),
+    **ssh_packages("1:10.0p1-7+deb13u1"),
 }
 
 

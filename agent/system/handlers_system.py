@@ -55,6 +55,8 @@ class EnsureUserHandler:
 
     async def apply(self, action: EnsureUser) -> None:
         require_tenant_uid(action.uid)
+        before = await self._users.find(action.name)
+        groups = {*action.groups, *(before.groups if before is not None else ())}
         await self._users.ensure(
             UserFact(
                 name=action.name,
@@ -63,6 +65,7 @@ class EnsureUserHandler:
                 home=action.home,
                 shell=action.shell,
                 is_locked=action.is_locked,
+                groups=tuple(sorted(groups)),
             )
         )
 

@@ -73,16 +73,33 @@ def parse_group_ids(text: str) -> dict[str, int]:
     return {fields[0]: int(fields[2]) for fields in rows if len(fields) == 4 and fields[2].isdigit()}
 
 
-def fact_of(entry: PasswdEntry, shadow: ShadowEntry | None) -> UserFact:
+def parse_memberships(text: str, user: str) -> tuple[str, ...]:
+    """Parse group(5): names of the groups that list the user, sorted."""
+    rows = (line.split(":") for line in text.splitlines())
+    return tuple(sorted(fields[0] for fields in rows if len(fields) == 4 and user in fields[3].split(",")))
+
+
+def fact_of(entry: PasswdEntry, shadow: ShadowEntry | None, groups: tuple[str, ...] = ()) -> UserFact:
     """Locked is what PAM refuses on any day: an expiry date in the first days of 1970, as only a lock sets it."""
     is_locked = shadow is not None and shadow.expires_day is not None and shadow.expires_day <= int(LOCKED_UNTIL_DAY)
     return UserFact(
-        name=entry.name, uid=entry.uid, gid=entry.gid, home=entry.home, shell=entry.shell, is_locked=is_locked
+        name=entry.name,
+        uid=entry.uid,
+        gid=entry.gid,
+        home=entry.home,
+        shell=entry.shell,
+        is_locked=is_locked,
+        groups=groups,
     )
 
 
 def groupadd_argv(name: str, gid: int) -> tuple[str, ...]:
     return ("groupadd", "--gid", str(gid), "--", name)
+
+
+def system_group_argv(name: str) -> tuple[str, ...]:
+    """A group of the system; one that is there stays as it is."""
+    return ("groupadd", "--system", "--force", "--", name)
 
 
 def useradd_argv(user: UserFact) -> tuple[str, ...]:
@@ -93,6 +110,7 @@ def useradd_argv(user: UserFact) -> tuple[str, ...]:
         *("--gid", str(user.gid)),
         *("--home-dir", user.home),
         *("--shell", user.shell),
+        *(("--groups", ",".join(user.groups)) if user.groups else ()),
         *("--password", NO_PASSWORD),
         *("--key", "SUB_UID_COUNT=0"),
         *("--key", "SUB_GID_COUNT=0"),
@@ -111,6 +129,8 @@ def usermod_argv(before: UserFact, wanted: UserFact) -> tuple[str, ...] | None:
         options += ["--home", wanted.home]
     if before.shell != wanted.shell:
         options += ["--shell", wanted.shell]
+    if before.groups != wanted.groups:
+        options += ["--groups", ",".join(wanted.groups)]
     if before.is_locked != wanted.is_locked:
         options += (
             ["--lock", "--expiredate", LOCKED_UNTIL_DAY] if wanted.is_locked else ["--unlock", "--expiredate", ""]
@@ -127,7 +147,9 @@ class Users:
     async def find(self, name: str) -> UserFact | None:
         """See Probe.user."""
         entry = parse_passwd(await _read(PASSWD)).get(name)
-        return None if entry is None else fact_of(entry, parse_shadow(await _read(SHADOW)).get(name))
+        if entry is None:
+            return None
+        return fact_of(entry, parse_shadow(await _read(SHADOW)).get(name), parse_memberships(await _read(GROUP), name))
 
     async def find_by_uid(self, uid: int) -> UserFact | None:
         """See Probe.user_of_uid."""
@@ -149,6 +171,9 @@ class Users:
         """
         async with self._lock:
             before = await self._require_free(wanted)
+            known = parse_group_ids(await _read(GROUP))
+            for group in (name for name in wanted.groups if name not in known):
+                await run(system_group_argv(group), timeout_seconds=TOOL_TIMEOUT_SECONDS)
             if before is None:
                 if wanted.name not in parse_group_ids(await _read(GROUP)):
                     await run(groupadd_argv(wanted.name, wanted.gid), timeout_seconds=TOOL_TIMEOUT_SECONDS)

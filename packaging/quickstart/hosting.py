@@ -15,7 +15,7 @@ ACCOUNT = "demo"
 PAGE = """<?php
 echo 'Hello from ', gethostname(), ', PHP ', PHP_VERSION, ', as ', get_current_user(), PHP_EOL;
 """
-MODULES = {"account", "php", "web"}
+MODULES = {"account", "php", "ssh", "web"}
 READY_TIMEOUT_SECONDS = 240.0
 MIB = 1024 * 1024
 

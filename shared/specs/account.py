@@ -6,6 +6,7 @@ import enum
 from typing import ClassVar, Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from shared.errors import InvalidInputError
 from shared.specs.base import Spec, Stage
@@ -17,6 +18,9 @@ MAX_TENANT_UID: Final = 59_999
 
 Source: Debian Policy 9.2.2 (1000-59999 for users), https://systemd.io/UIDS-GIDS (60001 and up is systemd's).
 """
+
+TENANTS_GROUP: Final = "wcp-tenants"
+"""Every account's unix user is in it, so that sshd knows a tenant from a person who looks after the node."""
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -71,6 +75,8 @@ class AccountSpec(Spec, frozen=True, kw_only=True, tag="account"):
     """Unix user and group id, MIN_TENANT_UID to MAX_TENANT_UID, never used twice on a node."""
     limits: ResourceLimits = ResourceLimits()
     storage: StorageDriver = StorageDriver.AUTO
+    has_shell: bool | UnsetType = UNSET
+    """True: it may log in, if a module gives it a way. UNSET, not False: agents of before do not know the field."""
 
     def __post_init__(self) -> None:
         parse_unix_name(self.name)

@@ -14,9 +14,10 @@ from shared.specs.base import Presence
 from shared.specs.module import ModuleSpec
 from shared.specs.php_pool import PhpPoolSpec
 from shared.specs.site import SiteSpec
+from shared.specs.ssh_access import SshAccessSpec
 from shared.types.names import ResourceKey
 
-AnySpec = ModuleSpec | AccountSpec | PhpPoolSpec | SiteSpec
+AnySpec = ModuleSpec | AccountSpec | PhpPoolSpec | SiteSpec | SshAccessSpec
 """Every kind there is; a new kind is added here and nowhere else in shared/."""
 
 NODE_SUBJECT: Final = "node"

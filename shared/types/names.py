@@ -37,7 +37,7 @@ RESERVED_UNIX_NAMES: Final = frozenset(
     memcache postfix postdrop dovecot dovenull vmail opendkim rspamd clamav bind named pdns unbound debian debian-
     exim ftp proftpd vsftpd restic git ssh admin administrator host localhost wcp wcp360 wcp-agent wcp-executor test
     guest default public private tenant account client reseller support postmaster webmaster hostmaster abuse
-    security
+    security wcp-tenants
     """.split()  # noqa: SIM905 - a list of words reads better as words
 )
 

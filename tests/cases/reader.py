@@ -21,6 +21,8 @@ from agent.modules.account.facts import HostFacts as AccountHostFacts
 from agent.modules.account.module import MODULE as ACCOUNT
 from agent.modules.php.facts import PhpHostFacts, PoolFacts
 from agent.modules.php.module import MODULE as PHP
+from agent.modules.ssh.facts import AccessFacts, SshHostFacts
+from agent.modules.ssh.module import MODULE as SSH
 from agent.modules.web.facts import SiteFacts, WebHostFacts
 from agent.modules.web.module import MODULE as WEB
 from shared.errors import FleetError
@@ -30,10 +32,21 @@ from shared.specs.manifest import AnySpec
 from shared.specs.module import ModuleSpec
 from shared.specs.php_pool import PhpPoolSpec
 from shared.specs.site import SiteSpec
+from shared.specs.ssh_access import SshAccessSpec
 
-MODULES: dict[str, Module] = {module.name: module for module in (ACCOUNT, PHP, WEB)}
-HOST_FACTS: dict[str, Any] = {"account": AccountHostFacts, "php": PhpHostFacts, "web": WebHostFacts}
-FACTS: dict[type, Any] = {AccountSpec: AccountFacts, PhpPoolSpec: PoolFacts, SiteSpec: SiteFacts}
+MODULES: dict[str, Module] = {module.name: module for module in (ACCOUNT, PHP, SSH, WEB)}
+HOST_FACTS: dict[str, Any] = {
+    "account": AccountHostFacts,
+    "php": PhpHostFacts,
+    "ssh": SshHostFacts,
+    "web": WebHostFacts,
+}
+FACTS: dict[type, Any] = {
+    AccountSpec: AccountFacts,
+    PhpPoolSpec: PoolFacts,
+    SiteSpec: SiteFacts,
+    SshAccessSpec: AccessFacts,
+}
 EXPECTATIONS = ("actions", "noop_reason", "error")
 CASE_KEYS = {"about", "presence", "spec", "facts", "message_has", "risks_have", *EXPECTATIONS}
 

@@ -91,7 +91,7 @@ def test_list_undeclared_when_all_is_declared_is_empty() -> None:
 def test_cases_cover_every_presence_of_every_kind() -> None:
     seen = {(type(case.spec).__name__, case.presence.value) for case in map(read_case, CASES)}
 
-    kinds = {"ModuleSpec", "AccountSpec", "PhpPoolSpec", "SiteSpec"}
+    kinds = {"ModuleSpec", "AccountSpec", "PhpPoolSpec", "SiteSpec", "SshAccessSpec"}
     assert seen == {(kind, presence) for kind in kinds for presence in ("enabled", "disabled", "absent")}
 
 
@@ -99,4 +99,4 @@ def test_publications_name_their_tree() -> None:
     plans = [case.plan() for case in map(read_case, CASES) if "actions" in case.raw]
 
     trees = {action.tree for plan in plans for action in plan.actions if isinstance(action, PublishConfig)}
-    assert trees == {"nginx", "nginx_main", "php8.2"}
+    assert trees == {"nginx", "nginx_main", "php8.2", "sshd"}

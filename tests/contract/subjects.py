@@ -10,6 +10,7 @@ from agent.contract.actions import AnyAction, ConfigTree
 from agent.contract.module import Converger, Module, Plan
 from agent.modules.account.module import MODULE as ACCOUNT
 from agent.modules.php.module import MODULE as PHP
+from agent.modules.ssh.module import MODULE as SSH
 from agent.modules.web.module import MODULE as WEB
 from agent.simulator.host import MemoryHost
 from agent.simulator.host_state import HostState
@@ -19,9 +20,10 @@ from shared.specs.manifest import AnySpec
 from shared.specs.module import ModuleSpec
 from shared.specs.php_pool import PhpPoolSpec
 from shared.specs.site import SiteSpec
+from shared.specs.ssh_access import SshAccessSpec, SshKey
 from shared.types.names import DomainName, UnixName
 
-MODULES: tuple[Module, ...] = (ACCOUNT, PHP, WEB)
+MODULES: tuple[Module, ...] = (ACCOUNT, PHP, SSH, WEB)
 TREES: tuple[ConfigTree, ...] = tuple(tree for module in MODULES for tree in module.config_trees)
 
 ALICE = UnixName("alice")
@@ -38,6 +40,13 @@ SITE_SPEC = SiteSpec(
     extra_directives="location /app { return 418; }",
 )
 
+KEY_BLOB = "AAAAC3NzaC1lZDI1NTE5AAAAIA" + "A" * 42
+SSH_SPEC = SshAccessSpec(
+    account=ALICE,
+    uid=20001,
+    keys=(SshKey(key_type="ssh-ed25519", blob=KEY_BLOB, expires_at=1_900_000_000, networks=("203.0.113.0/24",)),),
+)
+
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
     """One spec, what it stands on, and which paths may stay after it is gone."""
@@ -46,6 +55,8 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     spec: AnySpec
     ground: tuple[AnySpec, ...] = ()
     leftovers: frozenset[str] = frozenset()
+    stays: frozenset[str] = frozenset()
+    """What else may stay, as `table: key`: a service that people need for more than this."""
     either_way: frozenset[str] = frozenset()
     """Units that are right both running and not, such as a master that may be asleep."""
 
@@ -59,6 +70,15 @@ SUBJECTS: tuple[Subject, ...] = (
     # An empty folder that may be a mount point.
     Subject(name="account-module", spec=ModuleSpec(name="account"), leftovers=frozenset({"/srv/accounts"})),
     Subject(name="php-module", spec=ModuleSpec(name="php")),
+    # sshd is how people reach their servers: it stays, and so does what it brought.
+    Subject(
+        name="ssh-module",
+        spec=ModuleSpec(name="ssh"),
+        leftovers=frozenset(
+            {"/etc/ssh", "/etc/ssh/sshd_config", "/etc/ssh/sshd_config.d", "/run/sshd", "/usr/sbin/sshd"}
+        ),
+        stays=frozenset({"packages: openssh-server", "packages: libpam-systemd", "units: ssh.service"}),
+    ),
     # Folders that others use too; dpkg keeps /etc/nginx while our folder is in it, Debian's maintainer script does not.
     Subject(
         name="web-module",
@@ -73,6 +93,12 @@ SUBJECTS: tuple[Subject, ...] = (
         ground=(*HOSTS, ACCOUNT_SPEC),
         either_way=frozenset({"wcp-php8.2@20001.service"}),
     ),
+    Subject(
+        name="login",
+        spec=AccountSpec(name=ALICE, uid=20001, has_shell=True),
+        ground=HOSTS,
+    ),
+    Subject(name="ssh-access", spec=SSH_SPEC, ground=(*HOSTS, ACCOUNT_SPEC)),
     # The logs of a site stay until its account goes.
     Subject(
         name="site",

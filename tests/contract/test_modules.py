@@ -184,7 +184,7 @@ async def test_remove_leaves_a_clean_slate(subject: Subject) -> None:
 
     await converge(host, subject.spec, Presence.ABSENT)
 
-    allowed = {f"paths: {path}" for path in subject.leftovers}
+    allowed = {f"paths: {path}" for path in subject.leftovers} | subject.stays
     assert differences(before, host.snapshot()) <= allowed
 
 

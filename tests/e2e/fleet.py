@@ -20,7 +20,7 @@ T = TypeVar("T")
 MIB = 1024 * 1024
 POLL_SECONDS = 0.1
 INSTALL_TIMEOUT_SECONDS = 300.0
-MODULES = {"account", "php", "web"}
+MODULES = {"account", "php", "ssh", "web"}
 
 
 def wait_until(condition: Callable[[], T], *, timeout_seconds: float, what: str) -> T:

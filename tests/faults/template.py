@@ -90,7 +90,7 @@ async def wait_modules(stage: Stage, name: str) -> None:
 
 async def _are_enabled(stage: Stage, name: str) -> bool:
     found = (await stage.call("GET", f"/nodes/{stage.nodes[name].node_id}/modules"))["items"]
-    return {item["name"] for item in found if item["observed_status"] == "enabled"} >= {"account", "php", "web"}
+    return {item["name"] for item in found if item["observed_status"] == "enabled"} >= {"account", "php", "ssh", "web"}
 
 
 async def make_accounts(stage: Stage) -> dict[str, Any]:

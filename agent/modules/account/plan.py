@@ -29,10 +29,12 @@ from agent.modules.account.facts import (
 )
 from agent.modules.account.limits import kernel_limits, strayed_limits
 from shared.errors import ModuleUnavailableError, PlanError
-from shared.specs.account import AccountSpec, StorageDriver
+from shared.specs.account import TENANTS_GROUP, AccountSpec, StorageDriver
 from shared.specs.base import Presence
 from shared.specs.module import ModuleSpec
 
+LOGIN_SHELL = "/bin/bash"
+NO_SHELL = "/usr/sbin/nologin"
 HOME_MODE = 0o710
 """The web server's group may pass through; nobody but the owner may look."""
 
@@ -115,11 +117,19 @@ def _require_free_identity(spec: AccountSpec, facts: AccountFacts) -> None:
 
 def _plan_user(spec: AccountSpec, facts: AccountFacts, *, is_locked: bool) -> list[Action]:
     reason = "the account is suspended" if is_locked else "the account's unix user"
-    wanted = EnsureUser(name=spec.name, uid=spec.uid, home=home_path(spec.name), is_locked=is_locked, reason=reason)
+    wanted = EnsureUser(
+        name=spec.name,
+        uid=spec.uid,
+        home=home_path(spec.name),
+        shell=LOGIN_SHELL if spec.has_shell is True else NO_SHELL,
+        groups=(TENANTS_GROUP,),
+        is_locked=is_locked,
+        reason=reason,
+    )
     user = facts.user
-    if user is not None and (user.home, user.shell, user.is_locked) == (wanted.home, wanted.shell, is_locked):
-        return []
-    return [wanted]
+    if user is None or (user.home, user.shell, user.is_locked) != (wanted.home, wanted.shell, is_locked):
+        return [wanted]
+    return [] if set(wanted.groups) <= set(user.groups) else [wanted]
 
 
 def _plan_folders(spec: AccountSpec, facts: AccountFacts) -> list[Action]:

@@ -21,7 +21,7 @@ from shared.types.names import ResourceKey
 
 ROLES: Final = ("web", "database", "mail", "dns", "backup")
 MODULES_OF_ROLE: Final[dict[str, tuple[str, ...]]] = {
-    "web": ("account", "php", "web"),
+    "web": ("account", "php", "ssh", "web"),
     "database": ("account",),
     "mail": ("account",),
     "dns": (),
@@ -32,6 +32,7 @@ MODULES_OF_ROLE: Final[dict[str, tuple[str, ...]]] = {
 MODULES: Final[dict[str, str]] = {
     "account": "Unix users, homes with enforced sizes, slices with limits.",
     "php": "A PHP-FPM master per account and version, asleep while nobody asks.",
+    "ssh": "Logins of accounts by SSH keys, inside their slices.",
     "web": "Web sites, served by nginx.",
 }
 """Every module of this release, with what it is for."""

@@ -30,7 +30,7 @@ print(json.dumps(sorted(name for name in names if name not in sys.stdlib_module_
 def test_registry_when_built_knows_every_kind_of_spec() -> None:
     registry = build_registry()
 
-    assert set(registry.versions) == {"account", "php", "web"}
+    assert set(registry.versions) == {"account", "php", "ssh", "web"}
     for spec in (account(), pool(), site(), ModuleSpec(name="account"), ModuleSpec(name="php"), ModuleSpec(name="web")):
         assert isinstance(spec, registry.require_converger(spec).spec_type)
 

@@ -300,7 +300,7 @@ async def test_check_node_drift_asks_the_node(client: httpx.AsyncClient, node: d
 async def test_list_modules_names_all_of_this_release(client: httpx.AsyncClient) -> None:
     items = (await client.get(f"{API}/modules")).json()["items"]
 
-    assert [item["name"] for item in items] == ["account", "php", "web"]
+    assert [item["name"] for item in items] == ["account", "php", "ssh", "web"]
 
 
 async def test_install_files_are_served_with_this_controllers_values(

@@ -26,7 +26,7 @@ from tests.integration.conftest import running_controller
 from tests.integration.live import LiveController
 
 NAMES = ("sim-1", "sim-2")
-MODULES = {"account", "php", "web"}
+MODULES = {"account", "php", "ssh", "web"}
 SITE_FILE = "/etc/nginx/wcp360/sites/demo.example.conf"
 POLL_SECONDS = 0.02
 TIMEOUT_SECONDS = 60.0

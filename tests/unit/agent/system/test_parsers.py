@@ -91,6 +91,23 @@ def test_usermod_when_locking_expires_the_account_and_when_unlocking_clears_it()
     assert users.usermod_argv(locked, free) == ("usermod", "--unlock", "--expiredate", "", "--", "shop")
 
 
+def test_memberships_when_parsed_are_the_groups_that_name_the_user_whole() -> None:
+    text = "shop:x:20001:\nwcp-tenants:x:990:alice,shop\nadm:x:4:workshop,shop2\nbackup:x:34:shop\nbroken:shop\n"
+
+    assert users.parse_memberships(text, "shop") == ("backup", "wcp-tenants")
+    assert users.parse_memberships(text, "sho") == ()
+
+
+def test_groups_when_wanted_are_given_whole_and_taken_back_whole() -> None:
+    entry = users.parse_passwd(PASSWD)["shop"]
+    outside, inside = users.fact_of(entry, None), users.fact_of(entry, None, ("backup", "wcp-tenants"))
+
+    assert users.usermod_argv(outside, inside) == ("usermod", "--groups", "backup,wcp-tenants", "--", "shop")
+    assert users.usermod_argv(inside, outside) == ("usermod", "--groups", "", "--", "shop")
+    assert "--groups" not in users.useradd_argv(outside)
+    assert users.useradd_argv(inside)[users.useradd_argv(inside).index("--groups") + 1] == "backup,wcp-tenants"
+
+
 def test_useradd_when_building_arguments_copies_no_skeleton_and_fixes_ids() -> None:
     argv = users.useradd_argv(users.fact_of(users.parse_passwd(PASSWD)["shop"], None))
 
