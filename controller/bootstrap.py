@@ -80,6 +80,11 @@ from controller.jobs.tasks import Tasks
 from controller.lifespan import Machinery
 from controller.metrics.registry import ControllerMetrics
 from controller.modules.php.manifest import PhpProvider
+from controller.modules.ssh import api as ssh_api
+from controller.modules.ssh.events import EVENTS as SSH_EVENTS
+from controller.modules.ssh.expiry import EXPIRY_SECONDS, expire_due_keys
+from controller.modules.ssh.manifest import SshContributor, SshObserver
+from controller.modules.ssh.store import SSH, SSH_KEYS
 from controller.modules.web import api as web_api
 from controller.modules.web.adopt import adopt_site_drift
 from controller.modules.web.events import EVENTS as WEB_EVENTS
@@ -107,6 +112,7 @@ _API_ROUTES: Final = (
     *accounts.ROUTES,
     *domains.ROUTES,
     *web_api.ROUTES,
+    *ssh_api.ROUTES,
     *nodes.ROUTES,
     *enrolment.ROUTES,
     *jobs.ROUTES,
@@ -189,7 +195,7 @@ def build_controller(settings: Settings, *, passwords: Passwords | None = None, 
     hasher = passwords or Passwords()
     fleet, operations = _build_fleet(base)
     _connect(base, fleet, operations)
-    webhooks = make_webhooks(settings, database, operations, WEB_EVENTS)
+    webhooks = make_webhooks(settings, database, operations, (*WEB_EVENTS, *SSH_EVENTS))
     connect_webhooks(webhooks, operations, base.engine, tasks, schedules)
     streams = make_streams(settings, database, base.signer, fleet)
     authenticator = _make_authenticator(base, hasher)
@@ -281,8 +287,8 @@ def _build_fleet(base: _Base) -> tuple[Fleet, Operations]:
         )
     )
     fleet.open_keys()
-    limits = LimitRegistry((*DOMAIN_LIMITS, SITES))
-    registry = ManifestRegistry((SiteContributor(),), {PHP: PhpProvider()}, limits)
+    limits = LimitRegistry((*DOMAIN_LIMITS, SITES, SSH_KEYS), (SSH,))
+    registry = ManifestRegistry((SiteContributor(), SshContributor()), {PHP: PhpProvider()}, limits)
     operations = Operations(base.database, registry=registry, fleet=fleet, engine=base.engine, publisher=base.publisher)
     operations.attach_tasks(base.tasks, Reconvergence(operations).kinds())
     return fleet, operations
@@ -294,9 +300,12 @@ def _connect(base: _Base, fleet: Fleet, operations: Operations) -> None:
     base.metrics.add_lines(NodeSamples(fleet.gateway.latest_metrics))
     base.metrics.add_lines(NodeHealthSamples(fleet.health.list_judged))
     base.engine.on_refusal(record_refusal)
-    for observer in (AccountObserver(observers=(SiteObserver(),)), ParkedObserver(), DrainObserver(publisher)):
+    for observer in (AccountObserver(observers=(SiteObserver(), SshObserver())), ParkedObserver(), DrainObserver(publisher)):
         base.engine.on_result(observer)
     add_rollout_schedules(schedules, make_rollout_loop(database, operations, fleet, publisher), operations, fleet)
+    schedules.add(
+        Schedule(name="ssh-keys.expire", every_seconds=EXPIRY_SECONDS, run=lambda: expire_due_keys(operations))
+    )
     ledger = UsageLedger(operations)
     schedules.add(Schedule(name="usage.measure", every_seconds=MEASURE_SECONDS, run=ledger.run))
     schedules.add(
@@ -337,7 +346,16 @@ def render_openapi() -> bytes:
 
 def _make_parked(fleet: Fleet) -> Parked:
     account, module = AccountKind(), ModuleKind(fleet)
-    return Parked({"site": SiteKind(), "account": account, "php_pool": account, "module": module, "node": module})
+    return Parked(
+        {
+            "site": SiteKind(),
+            "account": account,
+            "php_pool": account,
+            "ssh_access": account,
+            "module": module,
+            "node": module,
+        }
+    )
 
 
 def _add_upkeep(schedules: Schedules, fleet: Fleet, upkeep: Upkeep) -> None:

@@ -39,6 +39,7 @@ TAGS: Final[Mapping[str, str]] = {
     "accounts": "One unix user, its limits and everything it hosts, on one node.",
     "domains": "Names that an account holds; nobody else can use them.",
     "sites": "Web sites of an account.",
+    "ssh-keys": "Public keys that open an account over SSH.",
     "nodes": "The machines of the fleet, their roles and modules.",
     "enrolment": "How a machine becomes a node.",
     "authority": "Whom nodes believe: the certificate authority and the keys that sign jobs.",

@@ -38,6 +38,8 @@ class AccountFacts:
     uid: int
     node_id: str
     runtime: RuntimeLimits
+    features: frozenset[str] = frozenset()
+    """What its package has switched on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class Contribution:
     needs: frozenset[RuntimeNeed] = field(default_factory=frozenset)
     """Runtimes that the specs use, and those that the held resources still use as they are on the node."""
     risks: tuple[str, ...] = ()
+    needs_shell: bool = False
+    """The account is somebody's login."""
 
 
 class ManifestContributor(Protocol):
@@ -124,6 +128,7 @@ class ManifestRegistry:
             held=tuple(key for part in parts for key in part.held),
             needs=needs,
             risks=tuple(risk for part in parts for risk in part.risks),
+            needs_shell=any(part.needs_shell for part in parts),
         )
 
     async def used_domains(self, session: AsyncSession, account_id: str) -> frozenset[str]:

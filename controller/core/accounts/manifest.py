@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
+from msgspec import UNSET
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.accounts.models import Account, AccountState
+from controller.core.limits.registry import LimitRegistry
 from controller.core.manifest import AccountFacts, ManifestRegistry, RuntimeLimits
-from controller.core.packages.terms import Terms, limits_of, terms_of
+from controller.core.packages.terms import Terms, flags_of, limits_of, terms_of
 from controller.core.usage.models import OveruseCase
 from shared.specs.account import AccountSpec, ResourceLimits
 from shared.specs.base import Presence
@@ -33,11 +35,16 @@ async def compile_account(
 ) -> Manifest:
     """Everything that the account's node must hold for it at its desired generation. Changes nothing."""
     package = await terms_of(session, account)
-    contribution = await registry.collect(session, facts_of(account, package))
+    contribution = await registry.collect(session, facts_of(account, package, registry.limits))
     limits = limits_of(package)
     if await _is_throttled(session, account):
         limits = throttle(limits)
-    spec = AccountSpec(name=UnixName(account.name), uid=account.uid, limits=limits)
+    spec = AccountSpec(
+        name=UnixName(account.name),
+        uid=account.uid,
+        limits=limits,
+        has_shell=True if contribution.needs_shell else UNSET,
+    )
     is_suspended = account.state is AccountState.SUSPENDED
     is_leaving = account.state in (AccountState.DELETING, AccountState.DELETED)
     return Manifest(
@@ -63,7 +70,7 @@ async def _is_throttled(session: AsyncSession, account: Account) -> bool:
     return (await session.scalars(statement)).first() is not None
 
 
-def facts_of(account: Account, package: Terms) -> AccountFacts:
+def facts_of(account: Account, package: Terms, limits: LimitRegistry) -> AccountFacts:
     """What modules may know about the account."""
     return AccountFacts(
         id=account.id,
@@ -75,4 +82,5 @@ def facts_of(account: Account, package: Terms) -> AccountFacts:
             memory_limit_bytes=package.php_memory_bytes,
             upload_max_bytes=package.upload_max_bytes,
         ),
+        features=frozenset(key for key, is_on in flags_of(package, limits).items() if is_on),
     )

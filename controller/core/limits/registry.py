@@ -62,6 +62,8 @@ class FlagKind:
     """False: what it switches does not exist in this release."""
     binds_administrators: bool = True
     """False: it says what tenants may look at, so an operator is not stopped by it."""
+    is_told_to_nodes: bool = False
+    """True: accounts converge when their package switches it."""
 
 
 _NODE_LIMITS: Final = (

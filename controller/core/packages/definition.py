@@ -55,6 +55,11 @@ def defaults(registry: LimitRegistry) -> Values:
     return {**COLUMNS, **limits, **flags, **OPTIONS}
 
 
+def node_fields(registry: LimitRegistry) -> frozenset[str]:
+    """Fields that a node has to know: accounts converge when one of them changes."""
+    return frozenset({*COLUMNS, *(f"flags.{kind.key}" for kind in registry.flags if kind.is_told_to_nodes)})
+
+
 def merge(chain: Sequence[Mapping[str, Any]], registry: LimitRegistry) -> Values:
     """Effective values of what each says itself, the most remote ancestor first."""
     known = defaults(registry)

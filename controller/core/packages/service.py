@@ -15,7 +15,7 @@ from controller.core.context import Change
 from controller.core.fields import require_reference, require_text
 from controller.core.operations import FleetContext
 from controller.core.packages import store
-from controller.core.packages.definition import COLUMNS, fill, parse_given, require_field, require_sound, values_of
+from controller.core.packages.definition import fill, node_fields, parse_given, require_field, require_sound, values_of
 from controller.core.packages.lineage import read_chain, read_heirs, require_parent, trace_fields, values_of_chain
 from controller.core.packages.models import Package
 from controller.core.packages.versions import add_version
@@ -133,7 +133,7 @@ async def update_package(ctx: FleetContext, package_id: str, params: PackageUpda
     )
     record(ctx, change)
     for row, fields in changed:
-        if fields & COLUMNS.keys():
+        if fields & node_fields(ctx.registry.limits):
             await _converge_users(ctx, row)
     return view
 

@@ -19,7 +19,7 @@ from controller.core.limits.check import require_fits
 from controller.core.limits.registry import LimitRegistry
 from controller.core.operations import FleetContext
 from controller.core.packages import store
-from controller.core.packages.definition import COLUMNS, OPTIONS, values_of
+from controller.core.packages.definition import COLUMNS, OPTIONS, node_fields, values_of
 from controller.core.packages.models import Package, PackageVersion
 from controller.core.packages.terms import rules_of, terms_of
 from controller.core.packages.views import (
@@ -114,7 +114,7 @@ async def pin_account(ctx: FleetContext, account_id: str, params: AccountPin) ->
     account.package_version_id, account.updated_at = wanted, ctx.now
     await ctx.session.flush()
     new = values_of(terms, ctx.registry.limits)
-    if any(old[name] != new[name] for name in COLUMNS):
+    if any(old[name] != new[name] for name in node_fields(ctx.registry.limits)):
         await converge_account(ctx, account, reason=f"package {package.name} version {params.version or 'newest'}")
     after = msgspec.to_builtins(view_account(account)) | {"package_version": params.version}
     record(ctx, Change("account.pin_package", f"account/{account.id}", account.name, before=before, after=after))

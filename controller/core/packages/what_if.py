@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from controller.core.accounts.models import Account
 from controller.core.operations import FleetContext
 from controller.core.packages import store
-from controller.core.packages.definition import COLUMNS
+from controller.core.packages.definition import node_fields
 from controller.core.packages.lineage import read_heirs
 from controller.core.packages.models import Package
 from controller.core.packages.service import rewrite_package
@@ -92,7 +92,7 @@ async def judge_update(ctx: FleetContext, package_id: str, params: PackageUpdate
         total += len(accounts)
         cut |= {key for key, value in old[row.id].items() if _is_cut(value, hard_of(row, key))}
         found += await _find_over(ctx, row, old[row.id], accounts)
-        if fields & COLUMNS.keys():
+        if fields & node_fields(ctx.registry.limits):
             told.update(account.node_id for account in accounts if account.node_id is not None)
     found.sort(key=lambda item: item.account_id, reverse=True)
     fitting = [item for item in found if after_id is None or item.account_id < after_id]

@@ -51,6 +51,9 @@ from controller.jobs.queue import JobRequest
 from controller.jobs.states import JobState as ControllerJobState
 from controller.metrics.registry import ControllerMetrics
 from controller.modules.php.manifest import PhpProvider
+from controller.modules.ssh import api as ssh_keys
+from controller.modules.ssh.manifest import SshContributor, SshObserver
+from controller.modules.ssh.store import SSH, SSH_KEYS
 from controller.modules.web import api as sites
 from controller.modules.web.manifest import SiteContributor, SiteObserver
 from controller.modules.web.parked import SiteKind
@@ -255,7 +258,11 @@ async def build_hosting(database: Database, pki_dir: Path) -> Hosting:
     publisher, engine, metrics = EventPublisher(), FakeEngine(), ControllerMetrics()
     operations = Operations(
         database,
-        registry=ManifestRegistry([SiteContributor()], {"php": PhpProvider()}, LimitRegistry((*DOMAIN_LIMITS, SITES))),
+        registry=ManifestRegistry(
+            [SiteContributor(), SshContributor()],
+            {"php": PhpProvider()},
+            LimitRegistry((*DOMAIN_LIMITS, SITES, SSH_KEYS), (SSH,)),
+        ),
         fleet=FakeFleet(committed_by_node),
         engine=engine,
         publisher=publisher,
@@ -273,10 +280,10 @@ async def build_hosting(database: Database, pki_dir: Path) -> Hosting:
         own_origin="https://controller.test:8360",
         api_routes=[
             *packages.ROUTES, *package_versions.ROUTES, *bulk_packages.ROUTES, *usage.ROUTES, *clients.ROUTES, *accounts.ROUTES, *domains.ROUTES,
-            *audit.ROUTES, *sites.ROUTES, *parked.ROUTES, *attention.ROUTES, *billing.ROUTES,
+            *audit.ROUTES, *sites.ROUTES, *ssh_keys.ROUTES, *parked.ROUTES, *attention.ROUTES, *billing.ROUTES,
         ],
         dependencies={
-            "parked": Parked({"site": SiteKind(), "account": AccountKind(), "php_pool": AccountKind()}),
+            "parked": Parked({"site": SiteKind(), "account": AccountKind(), "php_pool": AccountKind(), "ssh_access": AccountKind()}),
             "checkpoints": checkpoints,
         },
     )  # fmt: skip
@@ -300,7 +307,7 @@ async def build_hosting(database: Database, pki_dir: Path) -> Hosting:
         engine=engine,
         operations=operations,
         publisher=publisher,
-        observer=AccountObserver([SiteObserver()]),
+        observer=AccountObserver([SiteObserver(), SshObserver()]),
         checkpoints=checkpoints,
         app=app,
         http=http,

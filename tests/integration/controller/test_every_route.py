@@ -35,6 +35,8 @@ API = "/api/v1"
 AUDIT = ("audit_entries", "audit_head")
 METHODS = ("get", "put", "post", "delete", "patch")
 
+SSH_KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA"
+
 WITHOUT_PERMISSION: Final = {
     # Route: why it asks for no permission. This list may only shrink.
     "login": "signing in is how one gets any",
@@ -93,6 +95,10 @@ BODIES: Final[dict[str, Any]] = {
     "create-domain": {"name": "new-{domain_id}.example", "account_id": "{account_id}"},
     "create-site": {"domain": "new-{domain_id}.example", "account_id": "{account_id}"},
     "update-site": {"document_root": "web"},
+    "create-ssh-key": {
+        "name": "laptop", "account_id": "{account_id}", "public_key": SSH_KEY + "B" * 42,
+    },
+    "update-ssh-key": {"name": "desk"},
     "update-node": {"drift_policy": "repair"},
     "create-enrolment-token": {"name": "node9"},
     "enrol": {
@@ -184,10 +190,13 @@ class Api:
         name = f"t{number}"
         ids = {"name": "web", "log": "access", "number": "1", "node_id": await self._add_node(f"node{number}")}
         for key in ("package_id", "other_package_id"):
-            ids[key] = (await self.make("packages", {"name": f"{name} {key}"}, headers))["id"]
+            package = {"name": f"{name} {key}", "flags": {"ssh": True}}
+            ids[key] = (await self.make("packages", package, headers))["id"]
         ids["client_id"] = (await self.make("clients", {"name": "Ada", "email": "a@example.com"}, headers))["id"]
         account = {"name": name, **{key: ids[key] for key in ("client_id", "package_id", "node_id")}}
         ids["account_id"] = (await self.make("accounts", account, headers))["resource"]["id"]
+        login = {"account_id": ids["account_id"], "name": "desk", "public_key": SSH_KEY + "A" * 42}
+        ids["key_id"] = (await self.make("ssh-keys", login, headers))["resource"]["id"]
         site = {"account_id": ids["account_id"], "domain": f"{name}.example"}
         made = await self.make("sites", site, headers)
         ids |= {"site_id": made["resource"]["id"], "job_id": made["jobs"][0]["id"]}

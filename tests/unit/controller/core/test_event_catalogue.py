@@ -12,12 +12,13 @@ import pytest
 
 from controller.core.events.catalogue import CORE_EVENTS, Catalogue, EventType, LiveNews, fits
 from controller.jobs.states import JobState
+from controller.modules.ssh.events import EVENTS as SSH_EVENTS
 from controller.modules.web.events import EVENTS as WEB_EVENTS
 from shared.errors import BugError, InvalidInputError
 
 ROOT = Path(__file__).parents[4]
 TELLERS = {"publish", "_publish", "Change", "ChangeNote", "_note", "_recorded", "_include", "_end", "record"}
-CATALOGUE = Catalogue((*CORE_EVENTS, *WEB_EVENTS))
+CATALOGUE = Catalogue((*CORE_EVENTS, *SSH_EVENTS, *WEB_EVENTS))
 
 
 def events_of(tree: ast.AST) -> Iterator[str]:
