@@ -300,7 +300,8 @@ def _connect(base: _Base, fleet: Fleet, operations: Operations) -> None:
     base.metrics.add_lines(NodeSamples(fleet.gateway.latest_metrics))
     base.metrics.add_lines(NodeHealthSamples(fleet.health.list_judged))
     base.engine.on_refusal(record_refusal)
-    for observer in (AccountObserver(observers=(SiteObserver(), SshObserver())), ParkedObserver(), DrainObserver(publisher)):
+    accounts = AccountObserver(observers=(SiteObserver(), SshObserver()))
+    for observer in (accounts, ParkedObserver(), DrainObserver(publisher)):
         base.engine.on_result(observer)
     add_rollout_schedules(schedules, make_rollout_loop(database, operations, fleet, publisher), operations, fleet)
     schedules.add(
