@@ -23,6 +23,8 @@ PUBLIC: Final = "public"
 """A handler with opt={PUBLIC: True} answers everybody; all others want somebody we know."""
 ENROLLING: Final = "enrolling"
 """A handler with opt={ENROLLING: True} also answers people who must have a second factor and have none yet."""
+ONE_TIME_PASSWORD: Final = "one_time_password"  # noqa: S105 - the name of an option
+"""A handler with opt={ONE_TIME_PASSWORD: True} also answers people whose password is good for changing it only."""
 STEP_UP_ACTS: Final = frozenset(
     {
         "create-token",
@@ -74,10 +76,26 @@ def guard_identity(connection: ASGIConnection[Any, Any, Any, Any], handler: Base
     if not identity.is_person:
         return
     policy = scopes.policy_of(connection.scope)
+    if not handler.opt.get(ONE_TIME_PASSWORD):
+        require_own_password(identity)
     if not handler.opt.get(ENROLLING):
         require_second_factor(identity, policy)
     if getattr(handler, "operation_id", None) in STEP_UP_ACTS:
         require_recent_proof(identity, policy)
+
+
+def require_own_password(identity: Identity) -> None:
+    """Pass whoever chose their password themselves.
+
+    Raises:
+        ForbiddenError: They signed in with a one-time password, which somebody else has seen.
+    """
+    if identity.is_person and identity.must_change_password:
+        raise ForbiddenError(
+            "this password was given to you for one time; choose your own first",
+            code="password_change_required",
+            hint="POST /api/v1/auth/password, or: wcp360 auth change-password; then sign in again.",
+        )
 
 
 def require_second_factor(identity: Identity, policy: SecurityPolicy) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import secrets
 import ssl
 import time
 from pathlib import Path
@@ -29,8 +32,31 @@ class Api:
         except httpx.HTTPError:
             return False
 
-    def sign_in(self, username: str, password: str) -> None:
-        """Use this user's session from now on.
+    def sign_in_first(self, issued: dict[str, str], own_file: Path) -> None:
+        """Sign in as the first administrator, under a password of our own: the issued one is good for nothing else.
+
+        Args:
+            issued: `username` and the one-time `password`.
+            own_file: Where the own password is kept (mode 0600); it is made at the first time.
+
+        Raises:
+            QuickstartError: They are refused.
+        """
+        if own_file.exists():
+            own = json.loads(own_file.read_text())
+            self.sign_in(own["username"], own["password"])
+            return
+        if not self.sign_in(issued["username"], issued["password"])["must_change_password"]:
+            return
+        own = {"username": issued["username"], "password": secrets.token_urlsafe(18)}
+        self.call("POST", "/auth/password", {"current_password": issued["password"], "new_password": own["password"]})
+        descriptor = os.open(own_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(own, file)
+        self.sign_in(own["username"], own["password"])
+
+    def sign_in(self, username: str, password: str) -> dict[str, Any]:
+        """Use this user's session from now on; who they are.
 
         Raises:
             QuickstartError: They are refused.
@@ -43,6 +69,8 @@ class Api:
             )
         self._http.headers["Authorization"] = f"Bearer {answer.json()['token']}"
         self._http.cookies.clear()
+        user: dict[str, Any] = answer.json()["user"]
+        return user
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """One request below /api/v1.

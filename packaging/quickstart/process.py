@@ -55,9 +55,14 @@ class ControllerProcess:
 
     @property
     def admin(self) -> dict[str, str]:
-        """The first administrator: username and the one-time password."""
-        content: dict[str, str] = json.loads((self.data_dir / "first-admin.json").read_text())
+        """The first administrator: username and password; the one-time password until `sign_in` chose another."""
+        path = self._own_admin_path if self._own_admin_path.exists() else self.data_dir / "first-admin.json"
+        content: dict[str, str] = json.loads(path.read_text())
         return content
+
+    @property
+    def _own_admin_path(self) -> Path:
+        return self.run_dir / "admin.json"
 
     def start(self) -> None:
         """Start it unless it runs, and wait until it is ready.
@@ -111,7 +116,7 @@ class ControllerProcess:
             QuickstartError: The password does not work any more.
         """
         api = Api(self.url, self.ca_file)
-        api.sign_in(self.admin["username"], self.admin["password"])
+        api.sign_in_first(self.admin, self._own_admin_path)
         return api
 
     def find_pid(self) -> int | None:

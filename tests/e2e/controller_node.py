@@ -113,8 +113,9 @@ class ControllerNode:
         ca_file = self.folder / "ca.pem"
         ca_file.write_text(self.node.read_text(authority))
         api = Api(f"https://{self.node.address}:{port}", ca_file)
-        admin: dict[str, str] = json.loads(self.node.read_text(f"{DATA}/first-admin.json"))
-        api.sign_in(admin["username"], admin["password"])
+        own = self.folder / "admin.json"
+        issued = {} if own.exists() else json.loads(self.node.read_text(f"{DATA}/first-admin.json"))
+        api.sign_in_first(issued, own)
         return api
 
     def enrol(self, api: Api, name: str) -> dict[str, Any]:

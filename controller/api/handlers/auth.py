@@ -12,7 +12,7 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
 from controller.api.edge import SESSION_COOKIE
-from controller.api.guards import DURING_MAINTENANCE, ENROLLING, PUBLIC, require_identity
+from controller.api.guards import DURING_MAINTENANCE, ENROLLING, ONE_TIME_PASSWORD, PUBLIC, require_identity
 from controller.api.rate_limit import LoginThrottle
 from controller.core.auth.attempts import Device
 from controller.core.auth.identities import Identity
@@ -152,7 +152,7 @@ async def step_up(
     operation_id="logout",
     tags=_TAGS,
     status_code=204,
-    opt={ENROLLING: True, DURING_MAINTENANCE: True},
+    opt={ENROLLING: True, ONE_TIME_PASSWORD: True, DURING_MAINTENANCE: True},
     summary="Sign out",
 )
 async def logout(
@@ -165,7 +165,13 @@ async def logout(
     return Response(None, status_code=204, cookies=[_cookie("", max_age_seconds=0)])
 
 
-@get("/auth/me", operation_id="show-me", tags=_TAGS, opt={ENROLLING: True}, summary="Who am I?")
+@get(
+    "/auth/me",
+    operation_id="show-me",
+    tags=_TAGS,
+    opt={ENROLLING: True, ONE_TIME_PASSWORD: True},
+    summary="Who am I?",
+)
 async def show_me(request: Request[Any, Any, Any]) -> UserView:
     """Show whoever asks, and what they may do."""
     return render_user(require_identity(request))
@@ -176,7 +182,7 @@ async def show_me(request: Request[Any, Any, Any]) -> UserView:
     operation_id="change-password",
     tags=_TAGS,
     status_code=204,
-    opt={ENROLLING: True},
+    opt={ENROLLING: True, ONE_TIME_PASSWORD: True},
     summary="Change my password",
 )
 async def change_password(

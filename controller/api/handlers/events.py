@@ -13,7 +13,7 @@ from litestar.di import NamedDependency
 from litestar.exceptions import WebSocketDisconnect
 
 from controller.api import scopes
-from controller.api.guards import PUBLIC, require_second_factor
+from controller.api.guards import PUBLIC, require_own_password, require_second_factor
 from controller.core.auth.identities import Identity
 from controller.core.auth.policy import require_let_in
 from controller.core.auth.service import Authenticator
@@ -102,6 +102,7 @@ async def stream_events(
 
 async def _identify(socket: WebSocket[Any, Any, Any], authenticator: Authenticator) -> Identity:
     identity = scopes.identity_of(socket.scope) or await _find_by_message(socket, authenticator)
+    require_own_password(identity)
     require_second_factor(identity, await authenticator.policies.current())
     return identity
 

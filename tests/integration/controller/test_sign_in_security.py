@@ -16,7 +16,7 @@ from controller.api.guards import STEP_UP_ACTS
 from controller.api.openapi import build_document
 from controller.bootstrap import Controller
 from controller.core.auth.attempts import Device
-from controller.core.auth.models import ApiToken, Session, SignInAttempt
+from controller.core.auth.models import ApiToken, Session, SignInAttempt, User
 from controller.core.auth.passwords import Passwords
 from controller.core.auth.service import Authenticator
 from controller.core.auth.users import create_user
@@ -425,6 +425,35 @@ async def test_token_when_its_networks_are_malformed_is_not_made(
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, "allowed_networks")
     async with controller.database.read() as session:
         assert (await session.scalars(select(ApiToken))).all() == []
+
+
+# --- one-time passwords -------------------------------------------------------------------------------------------
+
+
+async def test_person_with_a_one_time_password_can_do_nothing_but_change_it(
+    client: httpx.AsyncClient, controller: Controller
+) -> None:
+    token = (await client.post(f"{API}/tokens", json={"name": "robot"})).json()["secret"]
+    await update_rows(controller, User, must_change_password=True)
+
+    refused = [
+        await client.get(f"{API}/sessions"),
+        await client.get(f"{API}/accounts"),
+        await client.post(f"{API}/tokens", json={"name": "way out"}),
+        await client.post(f"{API}/second-factor", json={"password": PASSWORD}),
+        await client.post(f"{API}/auth/step-up", json={"password": PASSWORD}),
+    ]
+    me = (await client.get(f"{API}/auth/me")).json()
+    body = {"current_password": PASSWORD, "new_password": "another long password"}
+    changed = await client.post(f"{API}/auth/password", json=body)
+    await sign_in(client, "another long password")
+
+    assert {(answer.status_code, answer.json()["code"]) for answer in refused} == {(403, "password_change_required")}
+    assert "change-password" in refused[0].json()["hint"]
+    assert (me["must_change_password"], changed.status_code) == (True, 204)
+    assert (await client.get(f"{API}/sessions")).status_code == 200
+    robot = await client.get(f"{API}/auth/me", headers={"authorization": f"Bearer {token}"})
+    assert robot.status_code == 200
 
 
 # --- the policy ---------------------------------------------------------------------------------------------------
