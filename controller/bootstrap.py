@@ -31,7 +31,9 @@ from controller.api.handlers import (
     nodes,
     package_versions,
     packages,
+    password_reset,
     releases,
+    reset_page,
     rollouts,
 )
 from controller.api.handlers import parked as parked_api
@@ -78,6 +80,7 @@ from controller.jobs.hints import Hints
 from controller.jobs.schedules import Schedule, Schedules
 from controller.jobs.tasks import Tasks
 from controller.lifespan import Machinery
+from controller.mail_setup import make_password_resets
 from controller.metrics.registry import ControllerMetrics
 from controller.modules.php.manifest import PhpProvider
 from controller.modules.ssh import api as ssh_api
@@ -104,6 +107,7 @@ METADATA: Final = Model.metadata
 """All tables: the imports above bring every model."""
 
 _API_ROUTES: Final = (
+    *password_reset.ROUTES,
     *packages.ROUTES,
     *package_versions.ROUTES,
     *bulk_packages.ROUTES,
@@ -199,6 +203,7 @@ def build_controller(settings: Settings, *, passwords: Passwords | None = None, 
     connect_webhooks(webhooks, operations, base.engine, tasks, schedules)
     streams = make_streams(settings, database, base.signer, fleet)
     authenticator = _make_authenticator(base, hasher)
+    resets = make_password_resets(settings, operations, hasher, authenticator.policies, tasks)
     watch = Watch(role=role, database=database, fleet=fleet, signer=base.signer, publisher=publisher, metrics=metrics)
     machinery = Machinery(
         role=role, hints=base.hints, fleet=fleet, engine=base.engine, schedules=schedules, tasks=tasks, metrics=metrics
@@ -211,8 +216,8 @@ def build_controller(settings: Settings, *, passwords: Passwords | None = None, 
         metrics=metrics.http,
         own_origin=settings.effective_controller_url,
         api_routes=_API_ROUTES,
-        root_routes=(*enrolment.ROOT_ROUTES, *releases.ROOT_ROUTES),
-        dependencies=_list_dependencies(base, fleet, streams) | webhooks.dependencies,
+        root_routes=(*enrolment.ROOT_ROUTES, *releases.ROOT_ROUTES, *reset_page.ROUTES),
+        dependencies=_list_dependencies(base, fleet, streams) | webhooks.dependencies | {"password_resets": resets},
         lifespan=(_as_lifespan(machinery), _keep_token_uses(authenticator)),
     )
     return Controller(
@@ -331,6 +336,7 @@ def _list_dependencies(base: _Base, fleet: Fleet, streams: Streams) -> dict[str,
         "schedules": base.schedules,
         "tasks": base.tasks,
         "streams": streams,
+        "reset_throttle": password_reset.ResetThrottle(),
         "enrol_limiter": enrolment.make_enrol_limiter(),
         "renewal_limits": enrolment.RenewalLimits(),
         "adopters": DriftAdopters({"site": adopt_site_drift}),

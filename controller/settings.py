@@ -74,6 +74,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What carries the ids of tasks to workers; none: workers look into the database themselves."""
     broker_url: str = ""
     """amqp://... for RabbitMQ; for Redis empty means redis_url."""
+    smtp_host: str = ""
+    """The server that takes the controller's mails; empty: it sends none, and nobody resets a password by mail."""
+    smtp_port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 587
+    smtp_tls: Literal["starttls", "implicit", "none"] = "starttls"
+    """starttls: the server must offer it (port 587); implicit: from the first byte (port 465); none: in clear text."""
+    smtp_user: str = ""
+    """Whom to sign in as there; empty: nobody."""
+    smtp_password_file: Path | None = None
+    """Holds that user's password; only the controller's user may read it."""
+    smtp_ca_file: Path | None = None
+    """Authorities that may have signed the server's certificate; None: those that this machine believes."""
+    mail_from: str = ""
+    """The address that mails come from, for example panel@example.com."""
     webhook_allowed_networks: tuple[str, ...] = ()
     """Private networks that webhooks may reach, for example 10.1.0.0/16. Empty: the internet alone."""
     instance: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{0,40}$")] = ""
@@ -232,6 +245,7 @@ def parse_settings(values: Mapping[str, Any]) -> Settings:
     _require_url(settings.redis_url, "redis_url", ("redis://", "rediss://", "unix://"))
     _require_url(settings.broker_url, "broker_url", ("redis://", "rediss://", "unix://", "amqp://", "amqps://"))
     _require_carriers(settings)
+    _require_mail(settings)
     _require_networks(settings.webhook_allowed_networks, "webhook_allowed_networks")
     return settings
 
@@ -253,6 +267,17 @@ def _require_networks(values: tuple[str, ...], name: str) -> None:
             ipaddress.ip_network(value)
         except ValueError as error:
             raise InvalidInputError(f"setting {name}: {error}", field=name) from error
+
+
+def _require_mail(settings: Settings) -> None:
+    if settings.smtp_host and not settings.mail_from:
+        raise InvalidInputError(
+            "setting mail_from: smtp_host needs the address that mails come from", field="mail_from"
+        )
+    if bool(settings.smtp_user) != (settings.smtp_password_file is not None):
+        raise InvalidInputError("settings smtp_user and smtp_password_file go together", field="smtp_user")
+    if settings.smtp_user and settings.smtp_tls == "none":
+        raise InvalidInputError("setting smtp_tls: none would send the password in clear text", field="smtp_tls")
 
 
 def _require_carriers(settings: Settings) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import JSON, BigInteger, Boolean, ForeignKey, Index, Integer, LargeBinary, String
+from sqlalchemy import JSON, BigInteger, Boolean, ForeignKey, Index, Integer, LargeBinary, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from controller.core.context import Role
@@ -15,6 +15,15 @@ class User(Model):
     """A person who signs in."""
 
     __tablename__ = "users"
+    __table_args__ = (
+        Index(
+            "uq_users_email_live",
+            "email",
+            unique=True,
+            sqlite_where=text("disabled_at IS NULL"),
+            postgresql_where=text("disabled_at IS NULL"),
+        ),
+    )
 
     username: Mapped[str] = mapped_column(String(64), unique=True)
     password_hash: Mapped[str] = mapped_column(String(255))
@@ -30,6 +39,8 @@ class User(Model):
     """Custom role that narrows what the role allows; None: all of it."""
     networks: Mapped[dict[str, list[str]] | None] = mapped_column(JSON(none_as_null=True))
     """`allow` and `deny`: where this person and their tokens may come from; None: the controller's own lists alone."""
+    email: Mapped[str | None] = mapped_column(String(254))
+    """In lower case. Of those who are not disabled, one has it."""
 
 
 class Session(Model):
@@ -142,3 +153,19 @@ class SecurityPolicyRow(Model):
     step_up_minutes: Mapped[int] = mapped_column(Integer)
     password_length_min: Mapped[int] = mapped_column(Integer)
     password_history: Mapped[int] = mapped_column(Integer)
+
+
+class PasswordReset(Model):
+    """A link that was mailed to somebody who forgot their password; `created_at` counts the mails of an hour."""
+
+    __tablename__ = "password_resets"
+    __table_args__ = (Index("uq_password_resets_task_id_user_id", "task_id", "user_id", unique=True),)
+
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    task_id: Mapped[str] = mapped_column(String(36))
+    """The task that mails it; a second try makes another secret in the same row."""
+    secret_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Used, or replaced by a newer one, or the password was changed otherwise."""
+    sent_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

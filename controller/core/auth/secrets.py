@@ -9,6 +9,8 @@ from typing import Final
 SESSION_PREFIX: Final = "wcs_"
 TOKEN_PREFIX: Final = "wcp_"  # noqa: S105 - a prefix, not a secret
 
+RESET_PREFIX: Final = "wcr_"
+
 _SECRET_BYTES: Final = 32
 _ALPHABET: Final = "abcdefghjkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 """Without the characters that people mistake for each other."""

@@ -6,20 +6,20 @@ import os
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.audit.chain import append_entries, record
 from controller.core.audit.refusals import Refusals
 from controller.core.auth.attempts import Device, is_known_place, judge_signals, note_attempt, read_habits
 from controller.core.auth.identities import Identities, Identity, require_user_network
-from controller.core.auth.models import PasswordHistory, Session, User
+from controller.core.auth.models import Session, User
 from controller.core.auth.passwords import Passwords
 from controller.core.auth.policy import PolicyBook, SecurityPolicy, require_let_in
 from controller.core.auth.sealing import KEY_BYTES, Sealer
 from controller.core.auth.second_factor import SecondFactors
 from controller.core.auth.sessions import SessionTerms, SignIn, open_session, require_person, rotate_session
-from controller.core.auth.users import find_user, set_password
+from controller.core.auth.users import find_user, read_former, replace_password
 from controller.core.context import Change, OpContext
 from controller.core.events.publisher import EventPublisher, Topic
 from controller.db.base import utc_now
@@ -193,16 +193,13 @@ class Authenticator:
         )
         async with self._database.read() as reader:
             stored = (await reader.get_one(User, identity.user_id)).password_hash
-            former = await _read_former(reader, identity.user_id, policy.password_history)
+            former = await read_former(reader, identity.user_id, policy.password_history)
         if not await self._passwords.verify(stored, current):
             raise InvalidInputError("this is not the current password", field="current_password")
         await self._passwords.require_new(new, former, field="new_password")
         hashed = await self._passwords.hash(new)
         async with self._database.write() as writer:
-            writer.add(PasswordHistory(user_id=identity.user_id, password_hash=stored))
-            await writer.flush()
-            await _forget_former(writer, identity.user_id, policy.password_history)
-            await set_password(writer, identity.username, hashed, must_change_password=False)
+            await replace_password(writer, identity.username, hashed, keep=policy.password_history)
             await self._audit(writer, identity, "user.change_password", request_id)
 
     async def _audit(
@@ -233,15 +230,3 @@ async def step_up(ctx: OpContext, identity: Identity) -> SignIn:
 
 def _wrong_credentials() -> UnauthenticatedError:
     return UnauthenticatedError("user name or password is wrong", code="wrong_credentials")
-
-
-async def _read_former(session: AsyncSession, user_id: str, count: int) -> list[str]:
-    statement = select(PasswordHistory.password_hash).where(PasswordHistory.user_id == user_id)
-    return list(await session.scalars(statement.order_by(PasswordHistory.id.desc()).limit(count)))
-
-
-async def _forget_former(session: AsyncSession, user_id: str, count: int) -> None:
-    newest = select(PasswordHistory.id).where(PasswordHistory.user_id == user_id).order_by(PasswordHistory.id.desc())
-    kept = list(await session.scalars(newest.limit(count)))
-    statement = delete(PasswordHistory).where(PasswordHistory.user_id == user_id, PasswordHistory.id.not_in(kept))
-    await session.execute(statement, execution_options={"synchronize_session": False})

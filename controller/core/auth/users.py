@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Final
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from controller.core.auth.models import Session, User
+from controller.core.auth.models import PasswordHistory, PasswordReset, Session, User
 from controller.core.context import Role
+from controller.db.base import utc_now
 from shared.errors import ConflictError, InvalidInputError, NotFoundError
 
 _USERNAME: Final = re.compile(r"[a-z][a-z0-9._@+-]{1,63}")
@@ -58,7 +60,7 @@ async def create_user(
 
 
 async def set_password(session: AsyncSession, username: str, password_hash: str, *, must_change_password: bool) -> User:
-    """Give a new password to a person and end all their sessions; API tokens stay.
+    """Give a new password to a person, end all their sessions and all links for another one; API tokens stay.
 
     Raises:
         NotFoundError: Nobody has this name.
@@ -69,4 +71,36 @@ async def set_password(session: AsyncSession, username: str, password_hash: str,
     user.password_hash = password_hash
     user.must_change_password = must_change_password
     await session.execute(delete(Session).where(Session.user_id == user.id))
+    await end_resets(session, user.id, utc_now())
     return user
+
+
+async def end_resets(session: AsyncSession, user_id: str, now: datetime, *, but_for: str = "") -> None:
+    """Make every link that was mailed to this person worthless, but for the one of this id."""
+    live = update(PasswordReset).where(
+        PasswordReset.user_id == user_id, PasswordReset.ended_at.is_(None), PasswordReset.id != but_for
+    )
+    await session.execute(live.values(ended_at=now), execution_options={"synchronize_session": False})
+
+
+async def read_former(session: AsyncSession, user_id: str, count: int) -> list[str]:
+    """Hashes of the passwords before the present one, newest first."""
+    statement = select(PasswordHistory.password_hash).where(PasswordHistory.user_id == user_id)
+    return list(await session.scalars(statement.order_by(PasswordHistory.id.desc()).limit(count)))
+
+
+async def replace_password(session: AsyncSession, username: str, password_hash: str, *, keep: int) -> User:
+    """A person chose another password: as `set_password`, and so many former ones are remembered.
+
+    Raises:
+        NotFoundError: Nobody has this name.
+    """
+    user = await find_user(session, username)
+    if user is not None:
+        session.add(PasswordHistory(user_id=user.id, password_hash=user.password_hash))
+        await session.flush()
+        newest = select(PasswordHistory.id).where(PasswordHistory.user_id == user.id)
+        kept = list(await session.scalars(newest.order_by(PasswordHistory.id.desc()).limit(keep)))
+        old = delete(PasswordHistory).where(PasswordHistory.user_id == user.id, PasswordHistory.id.not_in(kept))
+        await session.execute(old, execution_options={"synchronize_session": False})
+    return await set_password(session, username, password_hash, must_change_password=False)

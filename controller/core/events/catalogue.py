@@ -229,6 +229,10 @@ CORE_EVENTS: Final[tuple[EventType, ...]] = (
         "renew_recovery_codes": "Somebody has other recovery codes.",
         "set_networks": "Where somebody may come from changed.",
         "refuse_sign_in": "A sign-in was refused.",
+        "set_email": "Somebody has another e-mail address.",
+        "request_password_reset": "An administrator lets somebody choose another password by mail.",
+        "send_password_reset": "A link for another password was made, and goes to its owner by mail.",
+        "reset_password_by_mail": "Somebody chose another password by such a link.",
     }),
     *changes_of("session", dict[str, Any], {
         "revoke": "A session was ended from elsewhere.",

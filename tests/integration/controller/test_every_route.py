@@ -43,6 +43,8 @@ WITHOUT_PERMISSION: Final = {
     "logout": "everybody may leave",
     "show-me": "what everybody may know about themselves",
     "change-password": "asks for the present password instead",
+    "request-password-reset": "who asks has forgotten what would give them any",
+    "confirm-password-reset": "asks for the secret of a mailed link instead",
     "enrol": "asks for an enrolment token instead",
     "renew-certificate": "asks for a signature by the node's key instead",
 }
@@ -59,7 +61,7 @@ NO_JOB: Final = {
     "disable-second-factor", "renew-recovery-codes", "update-security", "set-user-networks", "reset-second-factor",
     "rotate-job-key", "revoke-job-key", "start-maintenance", "end-maintenance",
     "create-webhook", "update-webhook", "delete-webhook", "rotate-webhook-secret", "resume-webhook", "test-webhook",
-    "replay-delivery",
+    "replay-delivery", "request-password-reset", "confirm-password-reset", "set-email",
 }  # fmt: skip
 MAY_HAVE_NO_JOB: Final = {
     # 202 with an empty list when no node needs to know.
@@ -69,6 +71,9 @@ MAY_HAVE_NO_JOB: Final = {
 BODIES: Final[dict[str, Any]] = {
     "login": {"username": "somebody", "password": "of no account here"},
     "change-password": {"current_password": "of no account here", "new_password": "another long password"},
+    "request-password-reset": {"username_or_email": "somebody"},
+    "confirm-password-reset": {"token": "wcr_none", "password": "another long password"},
+    "set-email": {"email": "ada@example.com", "password": "of no account here"},
     "create-token": {"name": "more", "scopes": ["*"]},
     "step-up": {"password": "of no account here"},
     "begin-second-factor": {"password": "of no account here"},
@@ -470,6 +475,8 @@ UNREADY: Final = {
     "login", "change-password", "enrol", "renew-certificate", "approve-node", "reject-node", "delete-node",
     "retry-site", "discard-site-change", "revoke-token", "adopt-drift", "release-node", "advance-ca-rotation",
     "rollback-ca-rotation",
+    # What needs a mail server: test_password_reset.py does it.
+    "request-password-reset", "confirm-password-reset", "set-email",
     # What only a person can do, signed in: test_second_factor.py and test_sign_in_security.py do it.
     "step-up", "begin-second-factor", "confirm-second-factor", "disable-second-factor", "renew-recovery-codes",
     "reset-second-factor", "revoke-session",
