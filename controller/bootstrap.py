@@ -31,6 +31,7 @@ from controller.api.handlers import (
     nodes,
     package_versions,
     packages,
+    passkeys,
     password_reset,
     releases,
     reset_page,
@@ -50,8 +51,10 @@ from controller.core.audit.chain import record
 from controller.core.audit.checkpoints import PERIOD_SECONDS, Checkpoints
 from controller.core.audit.refusals import record_refusal
 from controller.core.auth.attempts import AttemptRetention
+from controller.core.auth.passkeys import RelyingParty
 from controller.core.auth.passwords import Passwords
 from controller.core.auth.sealing import Sealer
+from controller.core.auth.second_factor import SecondFactors
 from controller.core.auth.service import Authenticator
 from controller.core.context import SYSTEM, Change, OpContext
 from controller.core.domains.limits import DOMAIN_LIMITS
@@ -108,6 +111,7 @@ METADATA: Final = Model.metadata
 
 _API_ROUTES: Final = (
     *password_reset.ROUTES,
+    *passkeys.ROUTES,
     *packages.ROUTES,
     *package_versions.ROUTES,
     *bulk_packages.ROUTES,
@@ -247,7 +251,9 @@ def _make_authenticator(base: _Base, hasher: Passwords) -> Authenticator:
         base.database,
         hasher,
         session_hours=base.settings.session_hours,
-        sealer=Sealer(base.settings.effective_secrets_key_file),
+        factors=SecondFactors(
+            Sealer(base.settings.effective_secrets_key_file), RelyingParty.of(base.settings.effective_controller_url)
+        ),
         publisher=base.publisher,
     )
 
@@ -337,6 +343,7 @@ def _list_dependencies(base: _Base, fleet: Fleet, streams: Streams) -> dict[str,
         "tasks": base.tasks,
         "streams": streams,
         "reset_throttle": password_reset.ResetThrottle(),
+        "passkey_limiter": passkeys.make_passkey_limiter(),
         "enrol_limiter": enrolment.make_enrol_limiter(),
         "renewal_limits": enrolment.RenewalLimits(),
         "adopters": DriftAdopters({"site": adopt_site_drift}),

@@ -40,6 +40,7 @@ STEP_UP_ACTS: Final = frozenset(
         "set-user-networks",
         "reset-second-factor",
         "renew-recovery-codes",
+        "delete-passkey",
     }
 )
 """Operation ids of dangerous acts: a person must have proved lately who they are, so that a session that was left open
@@ -112,7 +113,7 @@ def require_second_factor(identity: Identity, policy: SecurityPolicy) -> None:
         raise ForbiddenError(
             "a second factor is required here, and you have none yet",
             code="second_factor_enrolment_required",
-            hint="Set one up first: wcp360 second-factor begin, then wcp360 second-factor confirm.",
+            hint="Set one up first: wcp360 second-factor begin, then wcp360 second-factor confirm; or a passkey.",
         )
 
 

@@ -31,6 +31,7 @@ TAGS: Final[Mapping[str, str]] = {
     "auth": "Signing in and out; whoever asks.",
     "sessions": "Where one is signed in, and who tried to.",
     "second-factor": "Codes of a device beside the password.",
+    "passkeys": "Keys of devices that let one in by a finger, a face or a PIN.",
     "security": "What holds for everybody who signs in.",
     "tokens": "API tokens: secrets for programs, with scopes of their own.",
     "packages": "What an account may use: processor, memory, processes, disk.",

@@ -16,7 +16,8 @@ from controller.api.guards import DURING_MAINTENANCE, ENROLLING, ONE_TIME_PASSWO
 from controller.api.rate_limit import LoginThrottle
 from controller.core.auth.attempts import Device
 from controller.core.auth.identities import Identity
-from controller.core.auth.service import Authenticator
+from controller.core.auth.passkeys import PasskeyProof
+from controller.core.auth.service import Authenticator, Second
 from controller.core.auth.service import step_up as step_up_use_case
 from controller.core.auth.sessions import SignIn, require_person
 from controller.core.operations import Operations
@@ -37,16 +38,23 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             examples=["123456"],
         ),
     ] = ""
+    passkey: Annotated[
+        PasskeyProof | None,
+        msgspec.Meta(description="Instead of `code`: a challenge of /auth/passkey-challenge, signed."),
+    ] = None
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The password or a code; one is enough."""
+    """The password, a code or a passkey; one is enough."""
 
     password: Annotated[str, msgspec.Meta(max_length=256)] = ""
     code: Annotated[
         str,
         msgspec.Meta(max_length=40, description="Six digits of the device, or a recovery code.", examples=["123456"]),
     ] = ""
+    passkey: Annotated[
+        PasskeyProof | None, msgspec.Meta(description="A challenge of /auth/passkey-challenge, signed.")
+    ] = None
 
 
 class PasswordChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -111,13 +119,13 @@ async def login(
 ) -> Response[SessionView]:
     """Begin a session: sets the cookie for browsers and returns the same secret for programs.
 
-    Somebody with a second factor is asked for a code: send the same again with `code`.
+    Somebody with a second factor is asked for it: send the same again with `code` or `passkey`.
     """
     address = address_of(request)
     is_known = await authenticator.is_known_place(data.username, address)
     login_throttle.require(address, data.username, is_known_place=is_known, has_code=bool(data.code))
     device = Device(address=address, user_agent=request.headers.get("user-agent", ""), request_id=request_id)
-    sign_in = await authenticator.sign_in(data.username, data.password, device, code=data.code)
+    sign_in = await authenticator.sign_in(data.username, data.password, device, second=Second(data.code, data.passkey))
     login_throttle.forgive(address, data.username, is_known_place=is_known)
     return answer_sign_in(sign_in)
 
@@ -142,7 +150,7 @@ async def step_up(
     identity = require_identity(request)
     require_person(identity, "step up")
     login_throttle.require_proof(identity.user_id, has_code=bool(data.code))
-    await authenticator.require_proof(identity, password=data.password, code=data.code)
+    await authenticator.require_proof(identity, password=data.password, code=data.code, passkey=data.passkey)
     outcome = await operations.change(identity.actor, request_id, lambda ctx: step_up_use_case(ctx, identity))
     return answer_sign_in(outcome.resource)
 

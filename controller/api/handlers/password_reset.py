@@ -155,7 +155,7 @@ async def set_email(
     identity = require_identity(request)
     require_person(identity, "change an e-mail address")
     login_throttle.require_proof(identity.user_id, has_code=bool(data.code))
-    await authenticator.require_proof(identity, password=data.password, code=data.code)
+    await authenticator.require_proof(identity, password=data.password, code=data.code, passkey=data.passkey)
     outcome = await operations.change(
         identity.actor, request_id, lambda ctx: set_email_use_case(ctx, identity, data.email)
     )

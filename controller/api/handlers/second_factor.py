@@ -25,7 +25,9 @@ _TAGS = ["second-factor"]
 class SecondFactorView(msgspec.Struct, frozen=True, kw_only=True):
     """What one has."""
 
-    is_enabled: bool
+    is_enabled: Annotated[bool, Meta(description="Codes of a device, or a passkey.")]
+    has_codes: bool
+    passkeys: Annotated[int, Meta(description="How many; see /passkeys.")]
     since: datetime | None
     recovery_codes_left: int
     is_required: Annotated[bool, Meta(description="Whether one's role must have a second factor.")]
@@ -54,7 +56,9 @@ class SecondFactorConfirmed(msgspec.Struct, frozen=True, kw_only=True):
     """The session under its new secret, and codes for when the device is lost."""
 
     session: SessionView
-    recovery_codes: Annotated[list[str], Meta(description="Each is good for one time. Shown once.")]
+    recovery_codes: Annotated[
+        list[str], Meta(description="Each is good for one time. Shown once; none when there was a passkey already.")
+    ]
 
 
 @get(
@@ -78,6 +82,8 @@ async def show_second_factor(
     policy = await authenticator.policies.current()
     return SecondFactorView(
         is_enabled=state.is_enabled,
+        has_codes=state.has_codes,
+        passkeys=state.passkeys,
         since=state.since,
         recovery_codes_left=state.recovery_codes_left,
         is_required=identity.actor.role.value in policy.second_factor_roles,
@@ -104,7 +110,7 @@ async def begin_second_factor(
     identity = require_identity(request)
     require_person(identity, "begin a second factor")
     login_throttle.require_proof(identity.user_id, has_code=bool(data.code))
-    await authenticator.require_proof(identity, password=data.password, code=data.code)
+    await authenticator.require_proof(identity, password=data.password, code=data.code, passkey=data.passkey)
     outcome = await operations.change(
         identity.actor, request_id, lambda ctx: begin_factor(ctx, authenticator.factors, identity)
     )
@@ -155,11 +161,11 @@ async def disable_second_factor(
     operations: NamedDependency[Operations],
     request_id: NamedDependency[str],
 ) -> None:
-    """Sign in with the password alone again; asks for the password or a code."""
+    """Be asked for codes no more; without a passkey the password alone is enough again. Asks for a proof."""
     identity = require_identity(request)
     require_person(identity, "disable a second factor")
     login_throttle.require_proof(identity.user_id, has_code=bool(data.code))
-    await authenticator.require_proof(identity, password=data.password, code=data.code)
+    await authenticator.require_proof(identity, password=data.password, code=data.code, passkey=data.passkey)
     await operations.change(identity.actor, request_id, lambda ctx: remove_factor(ctx, authenticator.factors, identity))
 
 

@@ -54,7 +54,7 @@ class SignInView(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             description="signed_in, wrong_password, unknown_user, disabled, network_refused, code_asked (the password "
-            "was right) or wrong_code."
+            "was right), wrong_code, wrong_passkey or passkey_copied (it counted backwards)."
         ),
     ]
     address: str

@@ -86,7 +86,7 @@ async def remove_factor(ctx: OpContext, factors: SecondFactors, identity: Identi
     """
     require_person(identity, "disable a second factor")
     if not await factors.remove(ctx.session, identity.user_id):
-        raise NotFoundError("there is no second factor")
+        raise NotFoundError("there are no codes of a device to disable")
     record(ctx, _change("user.disable_second_factor", identity))
 
 
@@ -100,7 +100,7 @@ async def reset_factor(ctx: OpContext, factors: SecondFactors, username: str) ->
     ctx.actor.require("security", "write")
     user = await get_user_of(ctx.session, username)
     _require_not_above(ctx, user)
-    if not await factors.remove(ctx.session, user.id):
+    if not await factors.remove_all(ctx.session, user.id):
         raise NotFoundError(f"{user.username} has no second factor")
     record(ctx, Change("user.reset_second_factor", f"user/{user.id}", user.username))
 

@@ -169,3 +169,34 @@ class PasswordReset(Model):
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """Used, or replaced by a newer one, or the password was changed otherwise."""
     sent_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class Passkey(Model):
+    """A WebAuthn credential of one user: the public half of a key that never leaves their device."""
+
+    __tablename__ = "passkeys"
+
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str] = mapped_column(String(64))
+    credential_id: Mapped[str] = mapped_column(String(1400), unique=True)
+    """In base64url; at most 1023 bytes (WebAuthn Level 3, section 4)."""
+    public_key: Mapped[bytes] = mapped_column(LargeBinary)
+    """In COSE."""
+    sign_count: Mapped[int] = mapped_column(BigInteger)
+    """Of the last signature; a device that does not count says 0 for ever."""
+    is_backed_up: Mapped[bool] = mapped_column(Boolean)
+    """Whether the device said that the key is in some cloud, and so on more devices."""
+    last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class PasskeyChallenge(Model):
+    """What a device was asked to sign; good once."""
+
+    __tablename__ = "passkey_challenges"
+
+    challenge: Mapped[bytes] = mapped_column(LargeBinary)
+    purpose: Mapped[str] = mapped_column(String(16))
+    user_id: Mapped[str | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    session_id: Mapped[str | None] = mapped_column(String(36))
+    """Whose it is; None: of whoever signs in, whom nobody knows yet."""
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)

@@ -12,7 +12,8 @@ import pyotp
 from sqlalchemy import CursorResult, Executable, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from controller.core.auth.models import RecoveryCode, SecondFactor, Session
+from controller.core.auth.models import Passkey, RecoveryCode, SecondFactor, Session
+from controller.core.auth.passkeys import Passkeys, RelyingParty
 from controller.core.auth.sealing import Sealer
 from shared.errors import ConflictError, InvalidInputError
 
@@ -42,6 +43,9 @@ class FactorState:
     """What a user has."""
 
     is_enabled: bool
+    """Codes or a passkey."""
+    has_codes: bool
+    passkeys: int
     since: datetime | None
     recovery_codes_left: int
 
@@ -69,8 +73,9 @@ def _hash_code(user_id: str, code: str) -> str:
 class SecondFactors:
     """The rows of second factors, in transactions of whoever calls."""
 
-    def __init__(self, sealer: Sealer) -> None:
+    def __init__(self, sealer: Sealer, party: RelyingParty | None = None) -> None:
         self._sealer = sealer
+        self.passkeys = Passkeys(party or RelyingParty.of("https://localhost"))
 
     async def read_state(self, session: AsyncSession, user_id: str) -> FactorState:
         """What the user has."""
@@ -78,9 +83,14 @@ class SecondFactors:
         left = select(func.count()).select_from(RecoveryCode).where(
             RecoveryCode.user_id == user_id, RecoveryCode.used_at.is_(None)
         )  # fmt: skip
-        is_enabled = row is not None and row.confirmed_at is not None
+        has_codes = row is not None and row.confirmed_at is not None
+        of_user = select(func.count()).select_from(Passkey).where(Passkey.user_id == user_id)
+        passkeys = (await session.execute(of_user)).scalar_one()
+        is_enabled = has_codes or passkeys > 0
         return FactorState(
             is_enabled=is_enabled,
+            has_codes=has_codes,
+            passkeys=passkeys,
             since=row.confirmed_at if row is not None else None,
             recovery_codes_left=(await session.execute(left)).scalar_one() if is_enabled else 0,
         )
@@ -119,9 +129,14 @@ class SecondFactors:
         step = matching_step(self._open(row), normalise_code(code), now)
         if step is None:
             raise InvalidInputError("this code is not right", field="code", hint="Is the device's clock right?")
+        is_first = not (await self.read_state(session, user_id)).is_enabled
         row.confirmed_at, row.last_step = now, step
+        return await self.welcome(session, user_id, is_first=is_first)
+
+    async def welcome(self, session: AsyncSession, user_id: str, *, is_first: bool) -> list[str]:
+        """A factor counts from now on; recovery codes with the first one, shown once, none with more."""
         await self._mark_sessions(session, user_id, has_one=True)
-        return await self.renew_recovery_codes(session, user_id)
+        return await self.renew_recovery_codes(session, user_id) if is_first else []
 
     async def take(self, session: AsyncSession, user_id: str, raw: str, now: datetime) -> bool:
         """Use up a code: of the device, or a recovery code. False when it is none, or was used before.
@@ -130,10 +145,12 @@ class SecondFactors:
         """
         row = await _find(session, user_id)
         code = normalise_code(raw)
-        if row is None or row.confirmed_at is None or not code:
+        if not code:
             return False
-        step = matching_step(self._open(row), code, now)
-        if step is not None:
+        step = None
+        if row is not None and row.confirmed_at is not None:
+            step = matching_step(self._open(row), code, now)
+        if row is not None and step is not None:
             fresh = update(SecondFactor).where(SecondFactor.id == row.id, SecondFactor.last_step < step)
             return await _changes_one(session, fresh.values(last_step=step))
         unused = update(RecoveryCode).where(
@@ -152,10 +169,25 @@ class SecondFactors:
         return ["-".join(code[start : start + 4] for start in range(0, _RECOVERY_LENGTH, 4)) for code in codes]
 
     async def remove(self, session: AsyncSession, user_id: str) -> bool:
-        """Forget the user's factor and codes; False when there was none."""
-        await session.execute(delete(RecoveryCode).where(RecoveryCode.user_id == user_id))
-        await self._mark_sessions(session, user_id, has_one=False)
-        return await _changes_one(session, delete(SecondFactor).where(SecondFactor.user_id == user_id))
+        """Forget the codes of the user's device; False when there were none. Passkeys stay."""
+        is_gone = await _changes_one(session, delete(SecondFactor).where(SecondFactor.user_id == user_id))
+        await self.settle(session, user_id)
+        return is_gone
+
+    async def remove_all(self, session: AsyncSession, user_id: str) -> bool:
+        """Forget every factor of the user; False when there was none."""
+        had_one = (await self.read_state(session, user_id)).is_enabled
+        for table in (Passkey, SecondFactor):
+            statement = delete(table).where(table.user_id == user_id)
+            await session.execute(statement, execution_options={"synchronize_session": False})
+        await self.settle(session, user_id)
+        return had_one
+
+    async def settle(self, session: AsyncSession, user_id: str) -> None:
+        """A factor was removed; with the last one go the recovery codes."""
+        if not (await self.read_state(session, user_id)).is_enabled:
+            await session.execute(delete(RecoveryCode).where(RecoveryCode.user_id == user_id))
+            await self._mark_sessions(session, user_id, has_one=False)
 
     async def end_other_sessions(self, session: AsyncSession, user_id: str, own_id: str) -> None:
         """End the sessions that began without the factor."""

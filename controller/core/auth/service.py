@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete
@@ -14,6 +15,7 @@ from controller.core.audit.refusals import Refusals
 from controller.core.auth.attempts import Device, is_known_place, judge_signals, note_attempt, read_habits
 from controller.core.auth.identities import Identities, Identity, require_user_network
 from controller.core.auth.models import Session, User
+from controller.core.auth.passkeys import Asker, Challenge, PasskeyProof, PasskeyRefusedError, find_owner
 from controller.core.auth.passwords import Passwords
 from controller.core.auth.policy import PolicyBook, SecurityPolicy, require_let_in
 from controller.core.auth.sealing import KEY_BYTES, Sealer
@@ -27,6 +29,14 @@ from controller.db.engine import Database
 from shared.errors import FleetError, ForbiddenError, InvalidInputError, UnauthenticatedError
 
 
+@dataclass(frozen=True, slots=True)
+class Second:
+    """What somebody shows beside the password."""
+
+    code: str = ""
+    passkey: PasskeyProof | None = None
+
+
 class Authenticator:
     """Everything about secrets that has to happen before anybody is known, so before there is an OpContext.
 
@@ -35,7 +45,7 @@ class Authenticator:
         passwords: Hashes and verifies.
         session_hours: A sign-in ends after this, however busy it was.
         clock: The time.
-        sealer: Reads the secrets of second factors; None: with a key that this process forgets, so for none that last.
+        factors: Second factors; None: with a key that this process forgets, so for none that last.
         publisher: Is told of unusual sign-ins.
     """
 
@@ -46,7 +56,7 @@ class Authenticator:
         *,
         session_hours: float,
         clock: Callable[[], datetime] = utc_now,
-        sealer: Sealer | None = None,
+        factors: SecondFactors | None = None,
         publisher: EventPublisher | None = None,
     ) -> None:
         self._database = database
@@ -57,15 +67,15 @@ class Authenticator:
         self._refusals = Refusals(database, clock=clock)
         self.identities = Identities(database, clock=clock)
         self.policies = PolicyBook(database)
-        self.factors = SecondFactors(sealer or Sealer(os.urandom(KEY_BYTES)))
+        self.factors = factors or SecondFactors(Sealer(os.urandom(KEY_BYTES)))
 
-    async def sign_in(self, username: str, password: str, device: Device, *, code: str = "") -> SignIn:
+    async def sign_in(self, username: str, password: str, device: Device, *, second: Second | None = None) -> SignIn:
         """Begin a session under a new secret, whatever the caller had before (no session fixation).
 
         Raises:
             UnauthenticatedError: No such user, a disabled one, or another password; the three look and cost the same.
-                Also when the password is right and the code is missing (`second_factor_required`) or wrong
-                (`wrong_code`), which only somebody learns who has the password.
+                Also when the password is right and the second factor is missing (`second_factor_required`) or wrong
+                (`wrong_code`, `wrong_passkey`), which only somebody learns who has the password.
             ForbiddenError: The controller or the user does not let this address in.
         """
         policy = await self.policies.current()
@@ -78,7 +88,7 @@ class Authenticator:
             if user is not None and is_right:
                 # Locked, so that sign-ins of one person count their sessions one after the other.
                 user = await writer.get_one(User, user.id, with_for_update=True)
-                refusal, reason = await self._judge(writer, user, device, code)
+                refusal, reason = await self._judge(writer, user, device, second or Second())
             else:
                 refusal, reason = _wrong_credentials(), "wrong_password" if user else "unknown_user"
             if refusal is not None or user is None:
@@ -90,29 +100,82 @@ class Authenticator:
                 user_id = user.id if user is not None else None
                 await self._refusals.note_sign_in(username, device.address, device.request_id, user_id=user_id)
             raise refusal or _wrong_credentials()
-        if signals and self._publisher is not None:
-            data = {"id": user.id, "name": user.username, "address": device.address, "signals": signals}
-            self._publisher.publish(Topic.SECURITY, "user.unusual_sign_in", data)
+        self._tell(sign_in.identity, device, signals)
         return sign_in
 
+    async def sign_in_with_passkey(self, proof: PasskeyProof, device: Device) -> SignIn:
+        """Begin a session by a passkey alone; the device asked for a finger, a face or a PIN, so it is two factors.
+
+        Raises:
+            UnauthenticatedError: It proves nothing (`wrong_passkey`), or its owner is disabled.
+            ForbiddenError: The controller or the user does not let this address in.
+        """
+        policy = await self.policies.current()
+        require_let_in(policy, device.address)
+        user: User | None = None
+        refusal: FleetError | None = None
+        async with self._database.write() as writer:
+            try:
+                row = await self.factors.passkeys.verify(writer, proof, self._clock(), asker=None, user_id=None)
+                user = await find_owner(writer, row)
+                refusal, reason = _judge_person(user, device)
+            except PasskeyRefusedError as error:
+                refusal, reason = _wrong_passkey(), str(error.context["reason"])
+            name = user.username if user else ""
+            if refusal is not None or user is None:
+                note_attempt(writer, name, user.id if user else None, device, reason=reason, signals=[])
+            else:
+                signals, sign_in = await self._open(writer, user, device, policy)
+        if refusal is not None or user is None:
+            user_id = user.id if user is not None else None
+            await self._refusals.note_sign_in(name, device.address, device.request_id, user_id=user_id)
+            raise refusal or _wrong_passkey()
+        self._tell(sign_in.identity, device, signals)
+        return sign_in
+
+    async def begin_passkey_proof(self, identity: Identity | None) -> Challenge:
+        """A challenge for somebody who signs in, or for a person who proves again who they are.
+
+        Raises:
+            ConflictError: The controller's URL has no name (`passkeys_unavailable`).
+        """
+        asker = asker_of(identity) if identity is not None and identity.is_person else None
+        async with self._database.write() as writer:
+            return await self.factors.passkeys.begin_proof(writer, asker, self._clock())
+
+    def _tell(self, identity: Identity, device: Device, signals: list[str]) -> None:
+        if signals and self._publisher is not None:
+            data = {"id": identity.user_id, "name": identity.username, "address": device.address, "signals": signals}
+            self._publisher.publish(Topic.SECURITY, "user.unusual_sign_in", data)
+
     async def _judge(
-        self, writer: AsyncSession, user: User, device: Device, code: str
+        self, writer: AsyncSession, user: User, device: Device, second: Second
     ) -> tuple[FleetError | None, str]:
         """What speaks against somebody who has the right password, and the word for it in the history."""
-        if user.disabled_at is not None:
-            return _wrong_credentials(), "disabled"
-        try:
-            require_user_network(user.networks, device.address, user.username)
-        except ForbiddenError as error:
-            return error, "network_refused"
+        refusal, reason = _judge_person(user, device)
+        if refusal is not None:
+            return refusal, reason
         if not (await self.factors.read_state(writer, user.id)).is_enabled:
             return None, ""
-        if not code:
-            hint = "Sign in again with `code`: six digits of your device, or a recovery code."
-            return UnauthenticatedError("a code is needed", code="second_factor_required", hint=hint), "code_asked"
-        if not await self.factors.take(writer, user.id, code, self._clock()):
+        if second.passkey is not None:
+            return await self._judge_passkey(writer, user, second.passkey)
+        if not second.code:
+            hint = "Sign in again with `code`: six digits of your device, or a recovery code; or with `passkey`."
+            return UnauthenticatedError(
+                "a code or a passkey is needed", code="second_factor_required", hint=hint
+            ), "code_asked"
+        if not await self.factors.take(writer, user.id, second.code, self._clock()):
             hint = "Wait for the next code of your device; each is good for one time. Or use a recovery code."
             return UnauthenticatedError("this code is not right", code="wrong_code", hint=hint), "wrong_code"
+        return None, ""
+
+    async def _judge_passkey(
+        self, writer: AsyncSession, user: User, proof: PasskeyProof
+    ) -> tuple[FleetError | None, str]:
+        try:
+            await self.factors.passkeys.verify(writer, proof, self._clock(), asker=None, user_id=user.id)
+        except PasskeyRefusedError as error:
+            return _wrong_passkey(), str(error.context["reason"])
         return None, ""
 
     async def _open(
@@ -155,14 +218,19 @@ class Authenticator:
         """
         return await self.identities.find_identity(secret, address)
 
-    async def require_proof(self, identity: Identity, *, password: str, code: str) -> None:
-        """Pass when the person of a session shows their password, or a code of their second factor.
+    async def require_proof(
+        self, identity: Identity, *, password: str, code: str, passkey: PasskeyProof | None = None
+    ) -> None:
+        """Pass when the person of a session shows their password, a code of their second factor, or a passkey.
 
         Raises:
             ForbiddenError: An API token asks.
             InvalidInputError: Neither was given, or it is wrong.
         """
         require_person(identity, "prove who somebody is")
+        if passkey is not None:
+            await self._require_passkey(identity, passkey)
+            return
         if code:
             async with self._database.write() as writer:
                 is_right = await self.factors.take(writer, identity.user_id, code, self._clock())
@@ -175,6 +243,18 @@ class Authenticator:
             stored = (await reader.get_one(User, identity.user_id)).password_hash
         if not await self._passwords.verify(stored, password):
             raise InvalidInputError("this is not the password", field="password")
+
+    async def _require_passkey(self, identity: Identity, proof: PasskeyProof) -> None:
+        refusal: PasskeyRefusedError | None = None
+        async with self._database.write() as writer:
+            try:
+                await self.factors.passkeys.verify(
+                    writer, proof, self._clock(), asker=asker_of(identity), user_id=identity.user_id
+                )
+            except PasskeyRefusedError as error:
+                refusal = error  # raised after the commit: the challenge is used up all the same
+        if refusal is not None:
+            raise refusal
 
     async def change_password(self, identity: Identity, current: str, new: str, request_id: str = "") -> None:
         """Replace one's own password and end all sessions of the user.
@@ -226,6 +306,27 @@ async def step_up(ctx: OpContext, identity: Identity) -> SignIn:
     require_person(identity, "step up")
     record(ctx, Change("session.step_up", f"session/{identity.credential_id}", identity.username))
     return await rotate_session(ctx.session, identity, ctx.now)
+
+
+def asker_of(identity: Identity) -> Asker:
+    """Whose challenge it is: this session's and no other's."""
+    return Asker(identity.user_id, identity.credential_id)
+
+
+def _judge_person(user: User, device: Device) -> tuple[FleetError | None, str]:
+    """What speaks against somebody who has shown who they are, and the word for it in the history."""
+    if user.disabled_at is not None:
+        return _wrong_credentials(), "disabled"
+    try:
+        require_user_network(user.networks, device.address, user.username)
+    except ForbiddenError as error:
+        return error, "network_refused"
+    return None, ""
+
+
+def _wrong_passkey() -> UnauthenticatedError:
+    hint = "Begin again: each challenge is good once and for five minutes. Or use a password and a recovery code."
+    return UnauthenticatedError("this passkey does not let anybody in", code="wrong_passkey", hint=hint)
 
 
 def _wrong_credentials() -> UnauthenticatedError:

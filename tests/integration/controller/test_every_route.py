@@ -43,6 +43,8 @@ WITHOUT_PERMISSION: Final = {
     "logout": "everybody may leave",
     "show-me": "what everybody may know about themselves",
     "change-password": "asks for the present password instead",
+    "begin-passkey-proof": "signing in is how one gets any",
+    "login-with-passkey": "signing in is how one gets any",
     "request-password-reset": "who asks has forgotten what would give them any",
     "confirm-password-reset": "asks for the secret of a mailed link instead",
     "enrol": "asks for an enrolment token instead",
@@ -62,6 +64,7 @@ NO_JOB: Final = {
     "rotate-job-key", "revoke-job-key", "start-maintenance", "end-maintenance",
     "create-webhook", "update-webhook", "delete-webhook", "rotate-webhook-secret", "resume-webhook", "test-webhook",
     "replay-delivery", "request-password-reset", "confirm-password-reset", "set-email",
+    "begin-passkey-proof", "login-with-passkey", "begin-passkey", "create-passkey", "update-passkey", "delete-passkey",
 }  # fmt: skip
 MAY_HAVE_NO_JOB: Final = {
     # 202 with an empty list when no node needs to know.
@@ -71,6 +74,10 @@ MAY_HAVE_NO_JOB: Final = {
 BODIES: Final[dict[str, Any]] = {
     "login": {"username": "somebody", "password": "of no account here"},
     "change-password": {"current_password": "of no account here", "new_password": "another long password"},
+    "login-with-passkey": {"challenge_id": "none", "credential": {}},
+    "begin-passkey": {"password": "of no account here"},
+    "create-passkey": {"challenge_id": "none", "name": "laptop", "credential": {}},
+    "update-passkey": {"name": "phone"},
     "request-password-reset": {"username_or_email": "somebody"},
     "confirm-password-reset": {"token": "wcr_none", "password": "another long password"},
     "set-email": {"email": "ada@example.com", "password": "of no account here"},
@@ -477,6 +484,8 @@ UNREADY: Final = {
     "rollback-ca-rotation",
     # What needs a mail server: test_password_reset.py does it.
     "request-password-reset", "confirm-password-reset", "set-email",
+    # What needs an authenticator: test_passkeys.py does it.
+    "begin-passkey-proof", "login-with-passkey", "begin-passkey", "create-passkey", "update-passkey", "delete-passkey",
     # What only a person can do, signed in: test_second_factor.py and test_sign_in_security.py do it.
     "step-up", "begin-second-factor", "confirm-second-factor", "disable-second-factor", "renew-recovery-codes",
     "reset-second-factor", "revoke-session",
