@@ -112,13 +112,8 @@ def test_options_when_built_from_the_api_all_have_a_type(document: Document) -> 
 
 
 def test_changes_when_they_reach_a_node_can_be_planned(document: Document) -> None:
-    own_business = {
-        "auth",
-        "enrol",
-        "tokens",
-        "sessions",
-        "second-factor",
-    }  # about the asker alone: nothing of the fleet changes
+    # About the asker alone: nothing of the fleet changes.
+    own_business = {"auth", "enrol", "tokens", "sessions", "second-factor", "passkeys"}
 
     never_changes = {"judge-package-update"}  # it is a dry run itself
 
