@@ -15,6 +15,10 @@ from controller.api.openapi import TAGS
 METHODS = {"get", "put", "post", "delete", "patch"}
 PUBLIC = {
     "login",
+    "begin-passkey-proof",
+    "login-with-passkey",
+    "request-password-reset",
+    "confirm-password-reset",
     "enrol",
     "renew-certificate",
     "show-health",
