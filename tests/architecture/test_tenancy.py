@@ -11,6 +11,7 @@ PLACES: Final = ("controller/core", "controller/modules")
 WIDENED: Final = {
     "controller/core/accounts/fleet.py": "what nodes have promised to all tenants",
     "controller/core/accounts/store.py": "names of accounts are the fleet's",
+    "controller/core/auth/emails.py": "a link for another password goes to one person of all",
     "controller/core/domains/store.py": "a domain is claimed once in the fleet",
     "controller/core/operations.py": "jobs and tasks are the platform's work, in the tenant's transaction",
     "controller/core/packages/lineage.py": "a line of packages does not end where a tenant does",

@@ -11,6 +11,7 @@ from controller.core.auth.sessions import require_person
 from controller.core.auth.users import end_resets
 from controller.core.context import Change, OpContext
 from controller.core.fields import require_email
+from controller.db.criteria import EVERYBODY
 from shared.errors import ConflictError
 
 
@@ -66,5 +67,5 @@ async def require_email_free(ctx: OpContext, email: str | None, *, but_for: str 
     if email is None:
         return
     holder = select(User.id).where(User.email == email, User.disabled_at.is_(None), User.id != but_for)
-    if (await ctx.session.scalars(holder.limit(1))).first() is not None:
+    if (await ctx.session.scalars(holder.limit(1).execution_options(**EVERYBODY))).first() is not None:
         raise ConflictError("somebody else has this e-mail address", code="email_taken")

@@ -32,7 +32,8 @@ PLATFORM_TABLES: Final = frozenset({
     "releases", "rollout_nodes", "rollouts", "schedules", "security_policies", "tasks", "trust_bundles",
     "webhook_deliveries", "webhook_endpoints",
     # Read by the id of the very user who asks.
-    "api_tokens", "password_history", "recovery_codes", "second_factors", "sessions", "sign_in_attempts",
+    "api_tokens", "passkey_challenges", "passkeys", "password_history", "password_resets", "recovery_codes",
+    "second_factors", "sessions", "sign_in_attempts",
 })  # fmt: skip
 
 

@@ -399,6 +399,40 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_rollout_nodes_rollout_id'), ['rollout_id'], unique=False)
         batch_op.create_index('ix_rollout_nodes_state_node_id', ['state', 'node_id'], unique=False)
 
+    op.create_table('passkey_challenges',
+    sa.Column('challenge', sa.LargeBinary(), nullable=False),
+    sa.Column('purpose', sa.String(length=16), nullable=False),
+    sa.Column('user_id', sa.String(length=36), nullable=True),
+    sa.Column('session_id', sa.String(length=36), nullable=True),
+    sa.Column('expires_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['user_id'], ['users.id'], name=op.f('fk_passkey_challenges_user_id_users'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_passkey_challenges'))
+    )
+    with op.batch_alter_table('passkey_challenges', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_passkey_challenges_expires_at'), ['expires_at'], unique=False)
+        batch_op.create_index(batch_op.f('ix_passkey_challenges_user_id'), ['user_id'], unique=False)
+
+    op.create_table('passkeys',
+    sa.Column('user_id', sa.String(length=36), nullable=False),
+    sa.Column('name', sa.String(length=64), nullable=False),
+    sa.Column('credential_id', sa.String(length=1400), nullable=False),
+    sa.Column('public_key', sa.LargeBinary(), nullable=False),
+    sa.Column('sign_count', sa.BigInteger(), nullable=False),
+    sa.Column('is_backed_up', sa.Boolean(), nullable=False),
+    sa.Column('last_used_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['user_id'], ['users.id'], name=op.f('fk_passkeys_user_id_users'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_passkeys')),
+    sa.UniqueConstraint('credential_id', name=op.f('uq_passkeys_credential_id'))
+    )
+    with op.batch_alter_table('passkeys', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_passkeys_user_id'), ['user_id'], unique=False)
+
     op.create_table('password_history',
     sa.Column('user_id', sa.String(length=36), nullable=False),
     sa.Column('password_hash', sa.String(length=255), nullable=False),
@@ -410,6 +444,25 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('password_history', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_password_history_user_id'), ['user_id'], unique=False)
+
+    op.create_table('password_resets',
+    sa.Column('user_id', sa.String(length=36), nullable=False),
+    sa.Column('task_id', sa.String(length=36), nullable=False),
+    sa.Column('secret_hash', sa.String(length=64), nullable=False),
+    sa.Column('expires_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('ended_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('sent_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['user_id'], ['users.id'], name=op.f('fk_password_resets_user_id_users'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_password_resets')),
+    sa.UniqueConstraint('secret_hash', name=op.f('uq_password_resets_secret_hash'))
+    )
+    with op.batch_alter_table('password_resets', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_password_resets_expires_at'), ['expires_at'], unique=False)
+        batch_op.create_index(batch_op.f('ix_password_resets_user_id'), ['user_id'], unique=False)
+        batch_op.create_index('uq_password_resets_task_id_user_id', ['task_id', 'user_id'], unique=True)
 
     op.create_table('recovery_codes',
     sa.Column('user_id', sa.String(length=36), nullable=False),
@@ -620,11 +673,13 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column('client_id', sa.String(length=36), nullable=True))
         batch_op.add_column(sa.Column('role_id', sa.String(length=36), nullable=True))
         batch_op.add_column(sa.Column('networks', sa.JSON(none_as_null=True), nullable=True))
+        batch_op.add_column(sa.Column('email', sa.String(length=254), nullable=True))
         batch_op.create_index(batch_op.f('ix_users_client_id'), ['client_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_users_reseller_id'), ['reseller_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_users_role_id'), ['role_id'], unique=False)
-        batch_op.create_foreign_key(batch_op.f('fk_users_reseller_id_resellers'), 'resellers', ['reseller_id'], ['id'], ondelete='RESTRICT')
+        batch_op.create_index('uq_users_email_live', ['email'], unique=True, sqlite_where=sa.text('disabled_at IS NULL'), postgresql_where=sa.text('disabled_at IS NULL'))
         batch_op.create_foreign_key(batch_op.f('fk_users_client_id_clients'), 'clients', ['client_id'], ['id'], ondelete='RESTRICT')
+        batch_op.create_foreign_key(batch_op.f('fk_users_reseller_id_resellers'), 'resellers', ['reseller_id'], ['id'], ondelete='RESTRICT')
         batch_op.create_foreign_key(batch_op.f('fk_users_role_id_roles'), 'roles', ['role_id'], ['id'], ondelete='RESTRICT')
 
     # ### end Alembic commands ###
@@ -634,11 +689,13 @@ def downgrade() -> None:
     # ### commands auto generated by Alembic - please adjust! ###
     with op.batch_alter_table('users', schema=None) as batch_op:
         batch_op.drop_constraint(batch_op.f('fk_users_role_id_roles'), type_='foreignkey')
-        batch_op.drop_constraint(batch_op.f('fk_users_client_id_clients'), type_='foreignkey')
         batch_op.drop_constraint(batch_op.f('fk_users_reseller_id_resellers'), type_='foreignkey')
+        batch_op.drop_constraint(batch_op.f('fk_users_client_id_clients'), type_='foreignkey')
+        batch_op.drop_index('uq_users_email_live', sqlite_where=sa.text('disabled_at IS NULL'), postgresql_where=sa.text('disabled_at IS NULL'))
         batch_op.drop_index(batch_op.f('ix_users_role_id'))
         batch_op.drop_index(batch_op.f('ix_users_reseller_id'))
         batch_op.drop_index(batch_op.f('ix_users_client_id'))
+        batch_op.drop_column('email')
         batch_op.drop_column('networks')
         batch_op.drop_column('role_id')
         batch_op.drop_column('client_id')
@@ -746,10 +803,25 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_recovery_codes_user_id'))
 
     op.drop_table('recovery_codes')
+    with op.batch_alter_table('password_resets', schema=None) as batch_op:
+        batch_op.drop_index('uq_password_resets_task_id_user_id')
+        batch_op.drop_index(batch_op.f('ix_password_resets_user_id'))
+        batch_op.drop_index(batch_op.f('ix_password_resets_expires_at'))
+
+    op.drop_table('password_resets')
     with op.batch_alter_table('password_history', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_password_history_user_id'))
 
     op.drop_table('password_history')
+    with op.batch_alter_table('passkeys', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_passkeys_user_id'))
+
+    op.drop_table('passkeys')
+    with op.batch_alter_table('passkey_challenges', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_passkey_challenges_user_id'))
+        batch_op.drop_index(batch_op.f('ix_passkey_challenges_expires_at'))
+
+    op.drop_table('passkey_challenges')
     with op.batch_alter_table('rollout_nodes', schema=None) as batch_op:
         batch_op.drop_index('ix_rollout_nodes_state_node_id')
         batch_op.drop_index(batch_op.f('ix_rollout_nodes_rollout_id'))
