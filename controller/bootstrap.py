@@ -67,6 +67,7 @@ from controller.core.operations import Operations
 from controller.core.parked.kinds import AccountKind, ModuleKind
 from controller.core.parked.observe import ParkedObserver
 from controller.core.parked.service import Parked
+from controller.core.rate_limits.counters import Counters, RateLimitSamples
 from controller.core.upkeep import UPKEEP_SECONDS, DrainObserver, Upkeep
 from controller.core.usage.measure import MEASURE_SECONDS, UsageLedger
 from controller.db.base import Model
@@ -97,6 +98,7 @@ from controller.modules.web.events import EVENTS as WEB_EVENTS
 from controller.modules.web.manifest import PHP, SiteContributor, SiteObserver
 from controller.modules.web.parked import SiteKind
 from controller.modules.web.store import SITES
+from controller.rate_setup import keep_usage, make_counters, make_usage
 from controller.roles import ALL, Role
 from controller.rollout_schedules import add_rollout_schedules, make_rollout_loop
 from controller.setting_sources import list_settings
@@ -182,6 +184,7 @@ class _Base:
     engine: JobEngine
     schedules: Schedules
     tasks: Tasks
+    counters: Counters
 
     async def reconverge(self, node_id: str, is_everything: bool) -> None:  # noqa: FBT001 - positional by the fleet's contract
         """Ask for a node's accounts again."""
@@ -208,6 +211,7 @@ def build_controller(settings: Settings, *, passwords: Passwords | None = None, 
     streams = make_streams(settings, database, base.signer, fleet)
     authenticator = _make_authenticator(base, hasher)
     resets = make_password_resets(settings, operations, hasher, authenticator.policies, tasks)
+    usage = make_usage(database, schedules)
     watch = Watch(role=role, database=database, fleet=fleet, signer=base.signer, publisher=publisher, metrics=metrics)
     machinery = Machinery(
         role=role, hints=base.hints, fleet=fleet, engine=base.engine, schedules=schedules, tasks=tasks, metrics=metrics
@@ -219,10 +223,12 @@ def build_controller(settings: Settings, *, passwords: Passwords | None = None, 
         probes=watch.make_probes(),
         metrics=metrics.http,
         own_origin=settings.effective_controller_url,
+        usage=usage,
+        counters=base.counters,
         api_routes=_API_ROUTES,
         root_routes=(*enrolment.ROOT_ROUTES, *releases.ROOT_ROUTES, *reset_page.ROUTES),
         dependencies=_list_dependencies(base, fleet, streams) | webhooks.dependencies | {"password_resets": resets},
-        lifespan=(_as_lifespan(machinery), _keep_token_uses(authenticator)),
+        lifespan=(_as_lifespan(machinery), _keep_token_uses(authenticator), keep_usage(usage, base.counters)),
     )
     return Controller(
         role=role,
@@ -274,6 +280,7 @@ def _lay_base(settings: Settings, role: Role) -> _Base:
         engine=JobEngine(database, signer, publisher=publisher, hints=hints),
         schedules=Schedules(database),
         tasks=make_tasks(settings, database, hints),
+        counters=make_counters(settings),
     )
 
 
@@ -310,6 +317,7 @@ def _connect(base: _Base, fleet: Fleet, operations: Operations) -> None:
     database, publisher, schedules = base.database, base.publisher, base.schedules
     base.metrics.add_lines(NodeSamples(fleet.gateway.latest_metrics))
     base.metrics.add_lines(NodeHealthSamples(fleet.health.list_judged))
+    base.metrics.add_lines(RateLimitSamples(base.counters))
     base.engine.on_refusal(record_refusal)
     accounts = AccountObserver(observers=(SiteObserver(), SshObserver()))
     for observer in (accounts, ParkedObserver(), DrainObserver(publisher)):
@@ -342,10 +350,10 @@ def _list_dependencies(base: _Base, fleet: Fleet, streams: Streams) -> dict[str,
         "schedules": base.schedules,
         "tasks": base.tasks,
         "streams": streams,
-        "reset_throttle": password_reset.ResetThrottle(),
-        "passkey_limiter": passkeys.make_passkey_limiter(),
-        "enrol_limiter": enrolment.make_enrol_limiter(),
-        "renewal_limits": enrolment.RenewalLimits(),
+        "reset_throttle": password_reset.ResetThrottle(base.counters),
+        "passkey_limiter": passkeys.make_passkey_limiter(base.counters),
+        "enrol_limiter": enrolment.make_enrol_limiter(base.counters),
+        "renewal_limits": enrolment.RenewalLimits(base.counters),
         "adopters": DriftAdopters({"site": adopt_site_drift}),
         "parked": _make_parked(fleet),
         "checkpoints": Checkpoints(base.database, base.signer),

@@ -65,7 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     shutdown_seconds: Seconds = 30.0
     """Longest wait for open requests at SIGTERM."""
     redis_url: str = ""
-    """redis://... for hints, events and tasks; empty: none. It may hold a password: see `<NAME>_FILE` below."""
+    """redis://... for hints, events, rate limits and tasks; empty: none. May hold a password: `<NAME>_FILE` below."""
     redis_prefix: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9._-]{1,40}$")] = "wcp360"
     """Keeps two controllers on one Redis or RabbitMQ apart."""
     hints: Literal["auto", "none", "postgresql", "redis"] = "auto"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from litestar import Litestar, Request, Router
@@ -13,17 +13,31 @@ from litestar.di import Provide
 
 from controller.api import scopes
 from controller.api.body import StrictRequest
-from controller.api.edge import Edge
+from controller.api.edge import Edge, EdgeParts
 from controller.api.errors import answer_error
 from controller.api.guards import guard_identity, make_maintenance_guard, require_identity
-from controller.api.handlers import auth, docs, events, health, second_factor, security, sessions, tokens
+from controller.api.handlers import (
+    auth,
+    docs,
+    events,
+    health,
+    rate_limits,
+    second_factor,
+    security,
+    sessions,
+    tokens,
+)
 from controller.api.handlers.health import Probes
 from controller.api.openapi import openapi_config
+from controller.api.rate_gate import RateGate
 from controller.api.rate_limit import LoginThrottle
+from controller.core.api_usage.recorder import UsageRecorder
 from controller.core.auth.service import Authenticator
 from controller.core.context import Actor
 from controller.core.events.publisher import EventPublisher
 from controller.core.operations import Operations
+from controller.core.rate_limits.counters import Counters, MemoryCounters
+from controller.core.rate_limits.policy import RateBook
 from controller.metrics.registry import HttpMetrics
 from shared.errors import FleetError
 
@@ -35,6 +49,7 @@ _OWN_ROUTES: Final = (
     *sessions.ROUTES,
     *second_factor.ROUTES,
     *security.ROUTES,
+    *rate_limits.ROUTES,
     *tokens.ROUTES,
     *events.ROUTES,
 )
@@ -53,6 +68,9 @@ class Parts:
     metrics: HttpMetrics
     own_origin: str
     """The controller's public URL."""
+    usage: UsageRecorder
+    counters: Counters = field(default_factory=MemoryCounters)
+    """Of rate limits; in this process alone, unless bootstrap knows better."""
     api_routes: Sequence[Any] = ()
     """Handlers below /api/v1 beside the ones of this package."""
     root_routes: Sequence[Any] = ()
@@ -72,10 +90,11 @@ class Application:
 
 def create_app(parts: Parts) -> Application:
     """Put the application together."""
+    gate = RateGate(RateBook(parts.operations.database), parts.counters)
     api = Router(API_PREFIX, route_handlers=[*_OWN_ROUTES, *parts.api_routes])
     app = Litestar(
         route_handlers=[api, *health.ROUTES, *docs.ROUTES, *parts.root_routes],
-        dependencies=_dependencies(parts),
+        dependencies=_dependencies(parts, gate),
         exception_handlers={Exception: answer_error},
         after_exception=[_make_refusal_note(parts.operations)],
         guards=[guard_identity, make_maintenance_guard(parts.operations.database)],
@@ -85,14 +104,15 @@ def create_app(parts: Parts) -> Application:
         request_class=StrictRequest,
         request_max_body_size=MAX_BODY_BYTES,
     )
-    edge = Edge(
-        app,
+    edge = EdgeParts(
         identities=parts.authenticator,
         policies=parts.authenticator.policies,
+        gate=gate,
         metrics=parts.metrics,
+        note_use=parts.usage.note,
         own_origin=parts.own_origin,
     )
-    return Application(asgi=edge, litestar=app)
+    return Application(asgi=Edge(app, edge), litestar=app)
 
 
 def _make_refusal_note(operations: Operations) -> Callable[[Exception, Any], Coroutine[Any, Any, None]]:
@@ -109,13 +129,15 @@ def _make_refusal_note(operations: Operations) -> Callable[[Exception, Any], Cor
     return note_refusal
 
 
-def _dependencies(parts: Parts) -> dict[str, Provide]:
+def _dependencies(parts: Parts, gate: RateGate) -> dict[str, Provide]:
     values: dict[str, Any] = {
         "operations": parts.operations,
         "authenticator": parts.authenticator,
         "publisher": parts.publisher,
         "probes": parts.probes,
-        "login_throttle": LoginThrottle(),
+        "login_throttle": LoginThrottle(parts.counters),
+        "rate_gate": gate,
+        "usage_recorder": parts.usage,
         **(parts.dependencies or {}),
     }
     provided = {name: _provide(value) for name, value in values.items()}

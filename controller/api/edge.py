@@ -10,6 +10,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl
@@ -21,6 +22,8 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from controller.api import scopes
 from controller.api.errors import PROBLEM_MEDIA_TYPE, log_problem, problem_of, render_problem
 from controller.api.origin import require_own_origin
+from controller.api.rate_gate import RateGate
+from controller.core.api_usage.recorder import Use
 from controller.core.auth.identities import Identity
 from controller.core.auth.policy import SecurityPolicy, require_let_in, require_not_denied
 from controller.db.base import new_id
@@ -55,6 +58,10 @@ Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 
+NoteUse = Callable[[Identity | None, Use], None]
+"""Told about every answer, except a health check's."""
+
+
 class IdentityFinder(Protocol):
     """What the edge needs of controller.core.auth."""
 
@@ -67,23 +74,29 @@ class PolicyReader(Protocol):
     async def current(self) -> SecurityPolicy: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeParts:
+    """What the edge asks and tells."""
+
+    identities: IdentityFinder
+    policies: PolicyReader
+    gate: RateGate
+    metrics: HttpMetrics
+    note_use: NoteUse
+    own_origin: str
+
+
 class Edge:
     """An ASGI application around another one."""
 
-    def __init__(
-        self,
-        app: AsgiApp,
-        *,
-        identities: IdentityFinder,
-        policies: PolicyReader,
-        metrics: HttpMetrics,
-        own_origin: str,
-    ) -> None:
+    def __init__(self, app: AsgiApp, parts: EdgeParts) -> None:
         self._app = app
-        self._identities = identities
-        self._policies = policies
-        self._metrics = metrics
-        self._own_origin = own_origin
+        self._identities = parts.identities
+        self._policies = parts.policies
+        self._gate = parts.gate
+        self._metrics = parts.metrics
+        self._note_use = parts.note_use
+        self._own_origin = parts.own_origin
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -100,13 +113,16 @@ class Edge:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        answer = _Answer(send, scopes.request_id_of(scope))
+        answer = _Answer(send, scope)
         try:
             await self._admit(scope, receive, answer.send)
         finally:
             seconds = time.perf_counter() - started
             route = str(scope.get("path_template") or _UNMATCHED)
             self._metrics.observe(scope["method"], route, answer.status, seconds)
+            if scope["path"] not in _PROBES:
+                identity = scopes.identity_of(scope)
+                self._note_use(identity, Use(scope["method"], route, answer.status, seconds, _address_of(scope)))
             _log_access(scope, route, answer.status, seconds)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,6 +130,7 @@ class Edge:
         try:
             _require_clean_address(scope)
             await self._identify(scope)
+            await self._limit(scope)
         except Exception as error:  # noqa: BLE001 - a boundary: everything becomes a problem document here
             await _answer_problem(scope, send, error)
             return
@@ -140,13 +157,22 @@ class Edge:
         if identity is not None:
             bind_contextvars(actor=identity.actor.reference)
 
+    async def _limit(self, scope: Scope) -> None:
+        """Before any work is done, and after we know whose counters it counts on."""
+        if scope["path"] in _PROBES:
+            return
+        admission = await self._gate.admit(scopes.identity_of(scope), _address_of(scope))
+        scopes.remember_limit_headers(scope, admission.headers)
+        if admission.error is not None:
+            raise admission.error
+
 
 class _Answer:
     """Watches one answer on its way out: remembers the status, adds the headers that every answer has."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, scope: Scope) -> None:
         self._send = send
-        self._request_id = request_id
+        self._scope = scope
         self.status = 500
         """Stands when nothing was ever sent."""
 
@@ -156,7 +182,8 @@ class _Answer:
             headers = list(message.get("headers", ()))
             present = {name.lower() for name, _ in headers}
             headers.extend(header for header in _SECURITY_HEADERS if header[0] not in present)
-            headers.append((b"x-request-id", self._request_id.encode()))
+            headers.append((b"x-request-id", scopes.request_id_of(self._scope).encode()))
+            headers.extend(scopes.limit_headers_of(self._scope))
             message["headers"] = headers
         await self._send(message)
 

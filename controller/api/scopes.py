@@ -12,6 +12,7 @@ _REQUEST_ID: Final = "wcp_request_id"
 _IDENTITY: Final = "wcp_identity"
 _REJECTED: Final = "wcp_credential_rejected"
 _POLICY: Final = "wcp_security_policy"
+_LIMIT_HEADERS: Final = "wcp_limit_headers"
 
 Scope = MutableMapping[str, Any]
 
@@ -58,3 +59,14 @@ def policy_of(scope: Mapping[str, Any]) -> SecurityPolicy:
     """What holds for this request."""
     policy: SecurityPolicy = _state(scope).get(_POLICY) or SecurityPolicy()
     return policy
+
+
+def remember_limit_headers(scope: Scope, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+    """Set once by the edge: what the answer says of the caller's rate limits, whoever makes it."""
+    scope.setdefault("state", {})[_LIMIT_HEADERS] = headers
+
+
+def limit_headers_of(scope: Mapping[str, Any]) -> tuple[tuple[bytes, bytes], ...]:
+    """What the answer says of the caller's rate limits; empty before anybody asked."""
+    headers: tuple[tuple[bytes, bytes], ...] = _state(scope).get(_LIMIT_HEADERS, ())
+    return headers

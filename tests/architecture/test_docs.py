@@ -163,7 +163,8 @@ def test_job_states_when_explained_are_all_there_are() -> None:
 
 
 def test_metrics_when_listed_are_those_of_the_code() -> None:
-    files = (ROOT / "controller/metrics/registry.py", ROOT / "controller/fleet/nodes/metrics.py")
+    sources = ("metrics/registry.py", "fleet/nodes/metrics.py", "core/rate_limits/counters.py")
+    files = (ROOT / "controller" / source for source in sources)
     exported = {name for path in files for name in re.findall(r'"(wcp360_[a-z_]+)"', path.read_text())}
     listed = {name.strip() for cell in table_rows(CONTROLLER, first="metric") for name in cell.split(",")}
 

@@ -123,10 +123,10 @@ async def login(
     """
     address = address_of(request)
     is_known = await authenticator.is_known_place(data.username, address)
-    login_throttle.require(address, data.username, is_known_place=is_known, has_code=bool(data.code))
+    await login_throttle.require(address, data.username, is_known_place=is_known, has_code=bool(data.code))
     device = Device(address=address, user_agent=request.headers.get("user-agent", ""), request_id=request_id)
     sign_in = await authenticator.sign_in(data.username, data.password, device, second=Second(data.code, data.passkey))
-    login_throttle.forgive(address, data.username, is_known_place=is_known)
+    await login_throttle.forgive(address, data.username, is_known_place=is_known)
     return answer_sign_in(sign_in)
 
 
@@ -149,7 +149,7 @@ async def step_up(
     """Prove with the password or a code who one is, for dangerous acts; the session gets a new secret."""
     identity = require_identity(request)
     require_person(identity, "step up")
-    login_throttle.require_proof(identity.user_id, has_code=bool(data.code))
+    await login_throttle.require_proof(identity.user_id, has_code=bool(data.code))
     await authenticator.require_proof(identity, password=data.password, code=data.code, passkey=data.passkey)
     outcome = await operations.change(identity.actor, request_id, lambda ctx: step_up_use_case(ctx, identity))
     return answer_sign_in(outcome.resource)
@@ -203,7 +203,7 @@ async def change_password(
     """Replace one's own password; all sessions of the user end, this one included."""
     identity = require_identity(request)
     require_person(identity, "change a password")
-    login_throttle.require_proof(identity.user_id)
+    await login_throttle.require_proof(identity.user_id)
     await authenticator.change_password(identity, data.current_password, data.new_password, request_id)
     return Response(None, status_code=204, cookies=[_cookie("", max_age_seconds=0)])
 

@@ -18,6 +18,7 @@ from controller.core.context import Actor, Role
 from controller.core.http import DRY_RUN_RESPONSES, Cursor, DryRun, Limit, PathId, answer_done
 from controller.core.operations import FleetContext, Operations, Outcome
 from controller.core.paging import DEFAULT_LIMIT, PageRequest, fetch_page
+from controller.core.rate_limits.counters import Counters
 from controller.fleet.enrolment.tokens import MAX_TTL_MINUTES, TokenParams
 from controller.fleet.fleet import Fleet
 from controller.fleet.models import ApprovalMode, EnrolmentTokenRow
@@ -160,7 +161,7 @@ async def enrol(
 ) -> EnrolmentReply:
     """Answer a machine that shows a token: its certificate and what it has to trust, or that it has to wait."""
     address = request.client.host if request.client is not None else ""
-    enrol_limiter.require(address)
+    await enrol_limiter.require(address)
     machine = Actor(kind="enrolment", id=data.token[3:19], name="a machine", role=Role.CLIENT, scopes=frozenset())
     outcome: Outcome[EnrolmentReply | FleetError] = await operations.change(
         machine, request_id, lambda ctx: fleet.enrolments.enrol(ctx, data, address=address)
@@ -189,7 +190,7 @@ async def renew_certificate(
 ) -> RenewalReply:
     """Give a node its next certificate; the signature by its present key is the proof, unless it ended long ago."""
     address = request.client.host if request.client is not None else ""
-    renewal_limits.require(address, data.certificate_pem)
+    await renewal_limits.require(address, data.certificate_pem)
     machine = Actor(kind="enrolment", id="renewal", name="a node", role=Role.CLIENT, scopes=frozenset())
     outcome: Outcome[RenewalReply | FleetError] = await operations.change(
         machine, request_id, lambda ctx: fleet.renew_certificate(ctx, data, address=address)
@@ -253,26 +254,26 @@ async def fetch_trust_bundle(*, fleet: NamedDependency[Fleet]) -> bytes:
     return msgspec.msgpack.encode((await fleet.read_trust())[1])
 
 
-def make_enrol_limiter() -> RateLimiter:
+def make_enrol_limiter(counters: Counters | None = None) -> RateLimiter:
     """One attempt a second for each address, five at once: a machine that waits for approval asks every 5 s."""
-    return RateLimiter(burst=_BURST, seconds_per_attempt=1.0)
+    return RateLimiter("enrol", burst=_BURST, seconds_per_attempt=1.0, counters=counters)
 
 
 class RenewalLimits:
     """A fleet behind one address renews within minutes when its authority changes; one node asks a few times."""
 
-    def __init__(self) -> None:
-        self._addresses = RateLimiter(burst=500, seconds_per_attempt=0.02)
-        self._certificates = RateLimiter(burst=5, seconds_per_attempt=5.0)
+    def __init__(self, counters: Counters | None = None) -> None:
+        self._addresses = RateLimiter("renew-address", burst=500, seconds_per_attempt=0.02, counters=counters)
+        self._certificates = RateLimiter("renew-certificate", burst=5, seconds_per_attempt=5.0, counters=counters)
 
-    def require(self, address: str, certificate_pem: str) -> None:
+    async def require(self, address: str, certificate_pem: str) -> None:
         """Count one attempt of this address and of this certificate.
 
         Raises:
             RateLimitedError: Too many of either.
         """
-        self._addresses.require(address)
-        self._certificates.require(hashlib.sha256(certificate_pem.encode()).hexdigest())
+        await self._addresses.require(address)
+        await self._certificates.require(hashlib.sha256(certificate_pem.encode()).hexdigest())
 
 
 ROUTES = (list_enrolment_tokens, create_enrolment_token, delete_enrolment_token, enrol, renew_certificate)

@@ -24,6 +24,7 @@ from controller.core.auth.sessions import require_person
 from controller.core.http import Cursor, Limit, PathId
 from controller.core.operations import Operations
 from controller.core.paging import DEFAULT_LIMIT, PageRequest
+from controller.core.rate_limits.counters import Counters
 
 _TAGS = ["passkeys"]
 Name = Annotated[str, Meta(min_length=1, max_length=64, examples=["laptop"])]
@@ -77,9 +78,9 @@ class PasskeyRegistered(msgspec.Struct, frozen=True, kw_only=True):
     ]
 
 
-def make_passkey_limiter() -> RateLimiter:
+def make_passkey_limiter(counters: Counters | None = None) -> RateLimiter:
     """Challenges that one address may ask for; each is a row."""
-    return RateLimiter(burst=30, seconds_per_attempt=2.0)
+    return RateLimiter("passkey", burst=30, seconds_per_attempt=2.0, counters=counters)
 
 
 def _render(row: Passkey) -> PasskeyView:
@@ -110,7 +111,7 @@ async def begin_passkey_proof(
     passkey_limiter: NamedDependency[RateLimiter],
 ) -> PasskeyChallengeView:
     """Get something to sign: to sign in, or, for somebody signed in, to prove again who they are."""
-    passkey_limiter.require(address_of(request))
+    await passkey_limiter.require(address_of(request))
     return _render_challenge(await authenticator.begin_passkey_proof(scopes.identity_of(request.scope)))
 
 
@@ -131,10 +132,10 @@ async def login_with_passkey(
 ) -> Response[SessionView]:
     """Begin a session without name and password: the device says who it is, and asked for a finger, face or PIN."""
     address = address_of(request)
-    login_throttle.require(address, "a passkey's owner", is_known_place=True, has_code=False)
+    await login_throttle.require(address, "a passkey's owner", is_known_place=True, has_code=False)
     device = Device(address=address, user_agent=request.headers.get("user-agent", ""), request_id=request_id)
     sign_in = await authenticator.sign_in_with_passkey(data, device)
-    login_throttle.forgive(address, "a passkey's owner", is_known_place=True)
+    await login_throttle.forgive(address, "a passkey's owner", is_known_place=True)
     return answer_sign_in(sign_in)
 
 
@@ -175,7 +176,7 @@ async def begin_passkey(
     """Ask one's device for a key; asks for a proof, so that a stolen session cannot add its own device."""
     identity = require_identity(request)
     require_person(identity, "register a passkey")
-    login_throttle.require_proof(identity.user_id, has_code=bool(data.code))
+    await login_throttle.require_proof(identity.user_id, has_code=bool(data.code))
     await authenticator.require_proof(identity, password=data.password, code=data.code, passkey=data.passkey)
     outcome = await operations.change(
         identity.actor, request_id, lambda ctx: passkey_service.begin_passkey(ctx, authenticator.factors, identity)

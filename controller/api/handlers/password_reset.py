@@ -20,6 +20,7 @@ from controller.core.auth.secrets import hash_secret
 from controller.core.auth.service import Authenticator
 from controller.core.auth.sessions import require_person
 from controller.core.operations import Operations
+from controller.core.rate_limits.counters import Counters
 
 _TAGS = ["auth"]
 
@@ -61,28 +62,28 @@ class EmailView(msgspec.Struct, frozen=True, kw_only=True):
 class ResetThrottle:
     """Slows whoever asks for mails or tries tokens: by address, and by the name or token that they give."""
 
-    def __init__(self) -> None:
-        self._address = RateLimiter(burst=10, seconds_per_attempt=30.0)
-        self._name = RateLimiter(burst=3, seconds_per_attempt=300.0)
-        self._token = RateLimiter(burst=10, seconds_per_attempt=30.0)
+    def __init__(self, counters: Counters | None = None) -> None:
+        self._address = RateLimiter("reset-address", burst=10, seconds_per_attempt=30.0, counters=counters)
+        self._name = RateLimiter("reset-name", burst=3, seconds_per_attempt=300.0, counters=counters)
+        self._token = RateLimiter("reset-token", burst=10, seconds_per_attempt=30.0, counters=counters)
 
-    def require_ask(self, address: str, name: str) -> None:
+    async def require_ask(self, address: str, name: str) -> None:
         """Count one wish for a mail; a name of nobody counts as any other.
 
         Raises:
             RateLimitedError: Too many.
         """
-        self._address.require(f"ask {address}")
-        self._name.require(name.strip().lower())
+        await self._address.require(f"ask {address}")
+        await self._name.require(name.strip().lower())
 
-    def require_confirm(self, address: str, token: str) -> None:
+    async def require_confirm(self, address: str, token: str) -> None:
         """Count one attempt to use a link. One person has one live link, so its token stands for them.
 
         Raises:
             RateLimitedError: Too many.
         """
-        self._address.require(f"confirm {address}")
-        self._token.require(hash_secret(token))
+        await self._address.require(f"confirm {address}")
+        await self._token.require(hash_secret(token))
 
 
 @post(
@@ -102,7 +103,7 @@ async def request_password_reset(
 ) -> None:
     """Have a link mailed to whom this name or address belongs; the answer is the same when it belongs to nobody."""
     address = address_of(request)
-    reset_throttle.require_ask(address, data.username_or_email)
+    await reset_throttle.require_ask(address, data.username_or_email)
     await password_resets.ask(data.username_or_email, address, request_id)
 
 
@@ -123,7 +124,7 @@ async def confirm_password_reset(
 ) -> None:
     """Replace the password and end all sessions; sign in with it then, and with the second factor as ever."""
     address = address_of(request)
-    reset_throttle.require_confirm(address, data.token)
+    await reset_throttle.require_confirm(address, data.token)
     await password_resets.confirm(data.token, data.password, address, request_id)
 
 
@@ -154,7 +155,7 @@ async def set_email(
     """Have mails go to another address, or to none; asks for the password or a code."""
     identity = require_identity(request)
     require_person(identity, "change an e-mail address")
-    login_throttle.require_proof(identity.user_id, has_code=bool(data.code))
+    await login_throttle.require_proof(identity.user_id, has_code=bool(data.code))
     await authenticator.require_proof(identity, password=data.password, code=data.code, passkey=data.passkey)
     outcome = await operations.change(
         identity.actor, request_id, lambda ctx: set_email_use_case(ctx, identity, data.email)

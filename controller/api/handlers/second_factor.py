@@ -109,7 +109,7 @@ async def begin_second_factor(
     """Make a secret for one's device; asks for the password, so that a stolen session cannot add its own device."""
     identity = require_identity(request)
     require_person(identity, "begin a second factor")
-    login_throttle.require_proof(identity.user_id, has_code=bool(data.code))
+    await login_throttle.require_proof(identity.user_id, has_code=bool(data.code))
     await authenticator.require_proof(identity, password=data.password, code=data.code, passkey=data.passkey)
     outcome = await operations.change(
         identity.actor, request_id, lambda ctx: begin_factor(ctx, authenticator.factors, identity)
@@ -136,7 +136,7 @@ async def confirm_second_factor(
     """Let it count from now on; ends all other sessions and gives this one a new secret."""
     identity = require_identity(request)
     require_person(identity, "confirm a second factor")
-    login_throttle.require_proof(identity.user_id)
+    await login_throttle.require_proof(identity.user_id)
     outcome = await operations.change(
         identity.actor, request_id, lambda ctx: confirm_factor(ctx, authenticator.factors, identity, data.code)
     )
@@ -164,7 +164,7 @@ async def disable_second_factor(
     """Be asked for codes no more; without a passkey the password alone is enough again. Asks for a proof."""
     identity = require_identity(request)
     require_person(identity, "disable a second factor")
-    login_throttle.require_proof(identity.user_id, has_code=bool(data.code))
+    await login_throttle.require_proof(identity.user_id, has_code=bool(data.code))
     await authenticator.require_proof(identity, password=data.password, code=data.code, passkey=data.passkey)
     await operations.change(identity.actor, request_id, lambda ctx: remove_factor(ctx, authenticator.factors, identity))
 

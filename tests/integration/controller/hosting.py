@@ -28,6 +28,7 @@ from controller.api.handlers import (
 from controller.api.handlers.health import Probes
 from controller.core.accounts.fleet import committed_by_node
 from controller.core.accounts.observe import AccountObserver
+from controller.core.api_usage.recorder import UsageRecorder
 from controller.core.audit.checkpoints import Checkpoints
 from controller.core.audit.models import AuditEntry, AuditHead
 from controller.core.auth.passwords import Passwords
@@ -278,6 +279,7 @@ async def build_hosting(database: Database, pki_dir: Path) -> Hosting:
         probes=Probes({}, render_metrics),
         metrics=metrics.http,
         own_origin="https://controller.test:8360",
+        usage=UsageRecorder(database),
         api_routes=[
             *packages.ROUTES, *package_versions.ROUTES, *bulk_packages.ROUTES, *usage.ROUTES, *clients.ROUTES, *accounts.ROUTES, *domains.ROUTES,
             *audit.ROUTES, *sites.ROUTES, *ssh_keys.ROUTES, *parked.ROUTES, *attention.ROUTES, *billing.ROUTES,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from controller.api.rate_limit import LoginThrottle, RateLimitedError, RateLimiter
+from controller.api.errors import RateLimitedError
+from controller.api.rate_limit import LoginThrottle, RateLimiter
+from controller.core.rate_limits.counters import MemoryCounters
 
 
 class Clock:
@@ -24,99 +26,103 @@ def clock() -> Clock:
 
 @pytest.fixture
 def limiter(clock: Clock) -> RateLimiter:
-    return RateLimiter(burst=3, seconds_per_attempt=2.0, clock=clock)
+    return RateLimiter("test", burst=3, seconds_per_attempt=2.0, counters=MemoryCounters(clock=clock))
 
 
-def spend(limiter: RateLimiter, key: str, attempts: int) -> None:
+async def spend(limiter: RateLimiter, key: str, attempts: int) -> None:
     for _ in range(attempts):
-        limiter.require(key)
+        await limiter.require(key)
 
 
-def test_limiter_allows_a_burst_and_then_says_how_long_to_wait(limiter: RateLimiter) -> None:
-    spend(limiter, "ada", 3)
+async def test_limiter_allows_a_burst_and_then_says_how_long_to_wait(limiter: RateLimiter) -> None:
+    await spend(limiter, "ada", 3)
 
     with pytest.raises(RateLimitedError) as raised:
-        limiter.require("ada")
+        await limiter.require("ada")
 
     assert raised.value.retry_after_seconds == 2
 
 
-def test_limiter_allows_one_more_after_the_wait(limiter: RateLimiter, clock: Clock) -> None:
-    spend(limiter, "ada", 3)
+async def test_limiter_allows_one_more_after_the_wait(limiter: RateLimiter, clock: Clock) -> None:
+    await spend(limiter, "ada", 3)
     clock.now += 2.0
 
-    limiter.require("ada")
+    await limiter.require("ada")
 
     with pytest.raises(RateLimitedError):
-        limiter.require("ada")
+        await limiter.require("ada")
 
 
-def test_limiter_does_not_count_refused_attempts(limiter: RateLimiter, clock: Clock) -> None:
-    spend(limiter, "ada", 3)
+async def test_limiter_does_not_count_refused_attempts(limiter: RateLimiter, clock: Clock) -> None:
+    await spend(limiter, "ada", 3)
     for _ in range(50):
         with pytest.raises(RateLimitedError):
-            limiter.require("ada")
+            await limiter.require("ada")
     clock.now += 2.0
 
-    limiter.require("ada")
+    await limiter.require("ada")
 
 
-def test_limiter_keeps_keys_apart(limiter: RateLimiter) -> None:
-    spend(limiter, "ada", 3)
+async def test_limiter_keeps_keys_apart(limiter: RateLimiter) -> None:
+    await spend(limiter, "ada", 3)
 
-    limiter.require("grace")
-
-
-def test_limiter_forgives_after_a_success(limiter: RateLimiter) -> None:
-    spend(limiter, "ada", 3)
-
-    limiter.forgive("ada")
-
-    spend(limiter, "ada", 3)
+    await limiter.require("grace")
 
 
-def test_limiter_memory_is_bounded(limiter: RateLimiter) -> None:
-    for number in range(10_050):
-        limiter.require(str(number))
+async def test_limiter_forgives_after_a_success(limiter: RateLimiter) -> None:
+    await spend(limiter, "ada", 3)
 
-    assert len(limiter._free_at) == 10_000
+    await limiter.forgive("ada")
+
+    await spend(limiter, "ada", 3)
 
 
-def refused(throttle: LoginThrottle, address: str, *, is_known_place: bool = False, has_code: bool = False) -> bool:
+async def test_counters_memory_is_bounded() -> None:
+    counters = MemoryCounters(max_keys=100)
+    limiter = RateLimiter("test", burst=3, seconds_per_attempt=2.0, counters=counters)
+    for number in range(150):
+        await limiter.require(str(number))
+
+    assert len(counters) == 100
+
+
+async def refused(
+    throttle: LoginThrottle, address: str, *, is_known_place: bool = False, has_code: bool = False
+) -> bool:
     try:
-        throttle.require(address, "Ada", is_known_place=is_known_place, has_code=has_code)
+        await throttle.require(address, "Ada", is_known_place=is_known_place, has_code=has_code)
     except RateLimitedError:
         return True
     return False
 
 
-def test_user_when_guessed_from_everywhere_is_slowed_except_at_a_known_place(clock: Clock) -> None:
-    throttle = LoginThrottle(clock=clock)
+async def test_user_when_guessed_from_everywhere_is_slowed_except_at_a_known_place(clock: Clock) -> None:
+    throttle = LoginThrottle(MemoryCounters(clock=clock))
 
-    guesses = [refused(throttle, f"198.51.100.{number}") for number in range(12)]
+    guesses = [await refused(throttle, f"198.51.100.{number}") for number in range(12)]
 
     assert guesses == [False] * 10 + [True] * 2
-    assert not refused(throttle, "203.0.113.9", is_known_place=True)
+    assert not await refused(throttle, "203.0.113.9", is_known_place=True)
 
 
-def test_address_when_its_own_account_succeeds_is_not_forgiven_guesses_of_others(clock: Clock) -> None:
-    throttle = LoginThrottle(clock=clock)
+async def test_address_when_its_own_account_succeeds_is_not_forgiven_guesses_of_others(clock: Clock) -> None:
+    throttle = LoginThrottle(MemoryCounters(clock=clock))
     for number in range(29):
-        throttle.require("198.51.100.7", f"user{number}", is_known_place=True, has_code=False)
+        await throttle.require("198.51.100.7", f"user{number}", is_known_place=True, has_code=False)
 
-    throttle.require("198.51.100.7", "mallory", is_known_place=True, has_code=False)
-    throttle.forgive("198.51.100.7", "mallory", is_known_place=True)
-    throttle.require("198.51.100.7", "user30", is_known_place=True, has_code=False)
+    await throttle.require("198.51.100.7", "mallory", is_known_place=True, has_code=False)
+    await throttle.forgive("198.51.100.7", "mallory", is_known_place=True)
+    await throttle.require("198.51.100.7", "user30", is_known_place=True, has_code=False)
 
-    assert refused(throttle, "198.51.100.7", is_known_place=True)
+    assert await refused(throttle, "198.51.100.7", is_known_place=True)
 
 
-def test_codes_when_guessed_are_slowed_more_and_not_those_at_a_known_place(clock: Clock) -> None:
-    throttle = LoginThrottle(clock=clock)
+async def test_codes_when_guessed_are_slowed_more_and_not_those_at_a_known_place(clock: Clock) -> None:
+    throttle = LoginThrottle(MemoryCounters(clock=clock))
 
-    guesses = [refused(throttle, f"198.51.100.{number}", has_code=True) for number in range(6)]
+    guesses = [await refused(throttle, f"198.51.100.{number}", has_code=True) for number in range(6)]
 
     assert guesses == [False] * 5 + [True]
-    assert not refused(throttle, "203.0.113.9", is_known_place=True, has_code=True)
+    assert not await refused(throttle, "203.0.113.9", is_known_place=True, has_code=True)
     clock.now += 60
-    assert not refused(throttle, "198.51.100.99", has_code=True)
+    assert not await refused(throttle, "198.51.100.99", has_code=True)

@@ -8,17 +8,17 @@ from controller.api.errors import RateLimitedError
 from controller.api.handlers.enrolment import RenewalLimits
 
 
-def test_renewals_of_a_fleet_behind_one_address_pass() -> None:
+async def test_renewals_of_a_fleet_behind_one_address_pass() -> None:
     limits = RenewalLimits()
 
     for number in range(400):
-        limits.require("192.0.2.1", f"certificate {number}")
+        await limits.require("192.0.2.1", f"certificate {number}")
 
 
-def test_renewals_with_one_certificate_from_everywhere_are_slowed_down() -> None:
+async def test_renewals_with_one_certificate_from_everywhere_are_slowed_down() -> None:
     limits = RenewalLimits()
     for number in range(5):
-        limits.require(f"192.0.2.{number}", "certificate")
+        await limits.require(f"192.0.2.{number}", "certificate")
 
     with pytest.raises(RateLimitedError):
-        limits.require("192.0.2.9", "certificate")
+        await limits.require("192.0.2.9", "certificate")
