@@ -17,6 +17,7 @@ from controller.api.edge import Edge, EdgeParts
 from controller.api.errors import answer_error
 from controller.api.guards import guard_identity, make_maintenance_guard, require_identity
 from controller.api.handlers import (
+    api_usage,
     auth,
     docs,
     events,
@@ -50,6 +51,7 @@ _OWN_ROUTES: Final = (
     *second_factor.ROUTES,
     *security.ROUTES,
     *rate_limits.ROUTES,
+    *api_usage.ROUTES,
     *tokens.ROUTES,
     *events.ROUTES,
 )
@@ -137,7 +139,6 @@ def _dependencies(parts: Parts, gate: RateGate) -> dict[str, Provide]:
         "probes": parts.probes,
         "login_throttle": LoginThrottle(parts.counters),
         "rate_gate": gate,
-        "usage_recorder": parts.usage,
         **(parts.dependencies or {}),
     }
     provided = {name: _provide(value) for name, value in values.items()}
