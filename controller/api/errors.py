@@ -56,6 +56,7 @@ _CODE_OF_STATUS: Final[Mapping[int, str]] = {
     503: "unavailable",
 }
 
+_HINT_OF_STATUS: Final[Mapping[int, str]] = {413: "A body may have 2 MiB at most; send several."}
 _RETRY_AFTER_SECONDS: Final = 5
 _OUTAGE_WORDS: Final = ("locked", "busy", "connect", "disk i/o error", "disk is full", "readonly", "unable to open")
 """In SQLite's messages. Source: https://www.sqlite.org/rescode.html, sqlite3_errstr."""
@@ -204,6 +205,7 @@ def _problem_of_http(error: HTTPException, request_id: str) -> Problem:
         status=status,
         detail=_sentence_of(error, fields),
         code=code,
+        hint=_HINT_OF_STATUS.get(status),
         errors=fields,
         request_id=request_id,
     )

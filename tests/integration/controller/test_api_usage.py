@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ from tests.integration.conftest import ADMIN, make_controller
 API = "/api/v1"
 NOON = datetime(2026, 11, 23, 12, 30, tzinfo=UTC)
 ROUTE = "/api/v1/auth/me"
+
+
+def stopped_at(moment: datetime) -> Callable[[], datetime]:
+    return lambda: moment
 
 
 async def make_token(client: httpx.AsyncClient, name: str = "deploy", **more: Any) -> dict[str, str]:
@@ -105,12 +110,12 @@ async def test_token_usage_goes_on_page_by_page(client: httpx.AsyncClient, contr
     async with controller.database.read() as session:
         user_id = (await session.scalars(select(User.id).where(User.username == ADMIN))).one()
     for hours in range(5):
-        recorder = UsageRecorder(controller.database, clock=lambda hours=hours: NOON + timedelta(hours=hours))
+        recorder = UsageRecorder(controller.database, clock=stopped_at(NOON + timedelta(hours=hours)))
         recorder.note(make_identity(user_id, token["id"]), Use("GET", ROUTE, 200, 0.001, "203.0.113.9"))
         await recorder.write()
     starts, cursor = [], None
     while True:
-        query = {"limit": 2, **({"cursor": cursor} if cursor else {})}
+        query: dict[str, Any] = {"limit": 2, **({"cursor": cursor} if cursor else {})}
         page = (await client.get(f"{API}/tokens/{token['id']}/usage", params=query)).json()
         starts += [datetime.fromisoformat(item["starts_at"]).hour for item in page["items"]]
         if (cursor := page["next_cursor"]) is None:
@@ -143,7 +148,7 @@ async def test_top_of_tokens_users_and_routes_is_by_requests_and_paged(
 
 
 async def test_top_when_asked_wrongly_names_the_field(client: httpx.AsyncClient) -> None:
-    wrong = {"days": 0, "limit": 0, "cursor": "bm9uZQ", "by": "planet"}
+    wrong: dict[str, Any] = {"days": 0, "limit": 0, "cursor": "bm9uZQ", "by": "planet"}
 
     answers = [await client.get(f"{API}/api-usage", params={field: value}) for field, value in wrong.items()]
 
@@ -217,7 +222,7 @@ async def test_counts_when_the_database_is_away_are_written_later(tmp_path: Path
 
 async def test_usage_when_old_is_forgotten_hours_before_days(database: Database, ada: Identity) -> None:
     for days in (401, 91, 89, 0):
-        recorder = UsageRecorder(database, clock=lambda days=days: NOON - timedelta(days=days))
+        recorder = UsageRecorder(database, clock=stopped_at(NOON - timedelta(days=days)))
         recorder.note(ada, Use("GET", ROUTE, 200, 0.001, f"203.0.113.{days % 250}"))
         await recorder.write()
 
