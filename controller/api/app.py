@@ -15,7 +15,7 @@ from controller.api import scopes
 from controller.api.body import StrictRequest
 from controller.api.edge import Edge, EdgeParts
 from controller.api.errors import answer_error
-from controller.api.guards import guard_identity, make_maintenance_guard, require_identity
+from controller.api.guards import make_guard, require_identity
 from controller.api.handlers import (
     api_usage,
     auth,
@@ -99,7 +99,7 @@ def create_app(parts: Parts) -> Application:
         dependencies=_dependencies(parts, gate),
         exception_handlers={Exception: answer_error},
         after_exception=[_make_refusal_note(parts.operations)],
-        guards=[guard_identity, make_maintenance_guard(parts.operations.database)],
+        guards=[make_guard(parts.operations.database)],
         lifespan=list(parts.lifespan),
         logging_config=None,
         openapi_config=openapi_config(),
