@@ -13,6 +13,7 @@ from litestar import Litestar
 
 from controller.api.app import Application, Parts, create_app
 from controller.api.handlers import (
+    account_life,
     accounts,
     attention,
     audit,
@@ -47,6 +48,8 @@ from controller.api.openapi import render_document
 from controller.background import add_background, make_hint_carrier, make_tasks
 from controller.core.accounts.fleet import Reconvergence, committed_by_node, queue_reconverge
 from controller.core.accounts.observe import AccountObserver
+from controller.core.accounts.upkeep import UPKEEP_SECONDS as ACCOUNT_UPKEEP_SECONDS
+from controller.core.accounts.upkeep import AccountUpkeep
 from controller.core.audit.chain import record
 from controller.core.audit.checkpoints import PERIOD_SECONDS, Checkpoints
 from controller.core.audit.refusals import record_refusal
@@ -120,6 +123,7 @@ _API_ROUTES: Final = (
     *usage_api.ROUTES,
     *clients.ROUTES,
     *accounts.ROUTES,
+    *account_life.ROUTES,
     *domains.ROUTES,
     *web_api.ROUTES,
     *ssh_api.ROUTES,
@@ -328,6 +332,8 @@ def _connect(base: _Base, fleet: Fleet, operations: Operations) -> None:
     )
     ledger = UsageLedger(operations)
     schedules.add(Schedule(name="usage.measure", every_seconds=MEASURE_SECONDS, run=ledger.run))
+    account_upkeep = AccountUpkeep(operations)
+    schedules.add(Schedule(name="accounts.upkeep", every_seconds=ACCOUNT_UPKEEP_SECONDS, run=account_upkeep.run))
     schedules.add(
         Schedule(
             name="controller.maintenance",

@@ -111,7 +111,7 @@ def test_fault_31_tenant_when_it_swaps_folders_for_links_leads_nobody_anywhere(f
     )
     fleet.change("POST", f"/accounts/{evil['id']}/converge")
     require_clean(fleet, node)
-    fleet.change("DELETE", f"/accounts/{evil['id']}")
+    fleet.change("DELETE", f"/accounts/{evil['id']}?grace_days=0")
     assert look(fleet, node, victim) == before
     shell(fleet, node, f"rm -f /srv/swap-{name}.py")
 
@@ -142,7 +142,7 @@ def test_fault_31_tenant_when_its_home_is_full_of_traps_is_removed_in_bounded_ti
     drift = fleet.api.call("POST", f"/accounts/{evil['id']}/drift-check")
     for job in drift.get("jobs", []):
         fleet.ended(job["id"], timeout_seconds=DEEP_SECONDS)
-    job = fleet.api.call("DELETE", f"/accounts/{evil['id']}")["jobs"][0]
+    job = fleet.api.call("DELETE", f"/accounts/{evil['id']}?grace_days=0")["jobs"][0]
 
     assert fleet.ended(job["id"], timeout_seconds=DEEP_SECONDS)["state"] == "succeeded"
     assert fleet.run(node, "/usr/bin/test", "-e", f"/srv/accounts/{evil['name']}").exit_code != 0

@@ -189,7 +189,7 @@ def test_account_when_deleted_leaves_nothing(fleet: Fleet, each_node: str) -> No
     site = fleet.site(account, php_version=php_version(fleet.node(each_node)))
     assert fleet.get(each_node, site["domain"]).status_code == 200
 
-    answer = fleet.api.call("DELETE", f"/accounts/{account['id']}")
+    answer = fleet.api.call("DELETE", f"/accounts/{account['id']}?grace_days=0")
     for job in answer["jobs"]:
         fleet.api.wait(job["id"])
 

@@ -68,7 +68,7 @@ def test_job_when_it_was_put_aside_stays_so(fleet: Fleet, node: str) -> None:
     fleet.run(node, "/usr/bin/rm", f"/srv/accounts/{name}").check()
     account = fleet.api.find("accounts", name)
     assert account is not None
-    fleet.change("DELETE", f"/accounts/{account['id']}")
+    fleet.change("DELETE", f"/accounts/{account['id']}?grace_days=0")
     assert fleet.api.find("accounts", name) is None
 
 

@@ -61,7 +61,7 @@ def test_module_when_removed_and_installed_again_serves(fleet: Fleet, spare: str
     page = f"/srv/accounts/{account['name']}/sites/{site['domain']}/public/index.php"
     fleet.write_as(spare, account["name"], page, "<?php echo 'back again';")
     assert fleet.get(spare, site["domain"]).text == "back again"
-    fleet.change("DELETE", f"/accounts/{account['id']}")
+    fleet.change("DELETE", f"/accounts/{account['id']}?grace_days=0")
 
 
 @pytest.mark.parametrize("module", ["account", "php", "web"])
@@ -112,7 +112,7 @@ def test_node_when_revoked_is_cut_off_and_serves_on(fleet: Fleet, spare: str) ->
     assert not fleet.api.find("nodes", spare)["is_connected"]
     assert fleet.get(spare, site["domain"]).status_code == 200, "what it serves goes on"
     assert fleet.get(spare, late["domain"]).status_code == 404
-    assert fleet.ask("DELETE", f"/accounts/{account['id']}").status_code == 202, (
+    assert fleet.ask("DELETE", f"/accounts/{account['id']}?grace_days=0").status_code == 202, (
         "nobody will answer: it is gone at once"
     )
     assert fleet.ask("DELETE", f"/nodes/{node_id}").status_code == 204

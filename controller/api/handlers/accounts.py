@@ -9,7 +9,8 @@ from litestar import Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody, QueryParameter
 
-from controller.core.accounts import queries, service
+from controller.core.accounts import deletion, queries, service, suspension
+from controller.core.accounts.deletion import DEFAULT_GRACE_DAYS, MAX_GRACE_DAYS
 from controller.core.accounts.queries import AccountFilter
 from controller.core.accounts.views import (
     AccountCreate,
@@ -22,7 +23,7 @@ from controller.core.accounts.views import (
     ProofList,
 )
 from controller.core.context import Actor
-from controller.core.http import DRY_RUN_RESPONSES, Cursor, DryRun, Limit, PathId, Search, answer_accepted
+from controller.core.http import DRY_RUN_RESPONSES, Cursor, DryRun, Limit, PathId, answer_accepted
 from controller.core.operations import Operations, Outcome
 from controller.core.paging import DEFAULT_LIMIT, PageRequest
 from controller.jobs.views import JobView
@@ -37,7 +38,8 @@ class AccountChange(msgspec.Struct, frozen=True, kw_only=True):
     jobs: tuple[JobView, ...]
 
 
-def _answer(outcome: Outcome[AccountView]) -> Response[AccountChange]:
+def answer_account(outcome: Outcome[AccountView]) -> Response[AccountChange]:
+    """For every handler that changes one account."""
     return answer_accepted(outcome, lambda view, jobs: AccountChange(resource=view, jobs=jobs))
 
 
@@ -49,18 +51,23 @@ async def list_accounts(
     request_id: NamedDependency[str],
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
-    search: Search = None,
+    search: Annotated[
+        str | None, QueryParameter(description="Part of the name, a domain, the client's name, a label or the note.")
+    ] = None,
     client_id: Annotated[str | None, QueryParameter(description="Only those of this client.")] = None,
     package_id: Annotated[str | None, QueryParameter(description="Only those with this package.")] = None,
     node_id: Annotated[str | None, QueryParameter(description="Only those on this node.")] = None,
     wanted_state: Annotated[
         str | None,
-        QueryParameter(name="state", description="active, suspended, deleting or deleted; else all but deleted ones."),
+        QueryParameter(
+            name="state", description="active, suspended, trashed, deleting, deleted; else all but deleted."
+        ),
     ] = None,
+    label: Annotated[str | None, QueryParameter(description="KEY=VALUE, or KEY: only those that have it.")] = None,
 ) -> AccountPage:
     """Show the accounts, newest first."""
     page = PageRequest(limit=limit, cursor=cursor, search=search)
-    wanted = AccountFilter(client_id=client_id, package_id=package_id, node_id=node_id, state=wanted_state)
+    wanted = AccountFilter(client_id=client_id, package_id=package_id, node_id=node_id, state=wanted_state, label=label)
     return await operations.read(actor, request_id, lambda ctx: queries.list_accounts(ctx, page, wanted))
 
 
@@ -81,7 +88,7 @@ async def create_account(
     dry_run: DryRun = False,
 ) -> Response[AccountChange]:
     """Create an account on a node: unix user, home, limits."""
-    return _answer(
+    return answer_account(
         await operations.change(actor, request_id, lambda ctx: service.create_account(ctx, data), is_dry_run=dry_run)
     )
 
@@ -115,8 +122,8 @@ async def update_account(
     request_id: NamedDependency[str],
     dry_run: DryRun = False,
 ) -> Response[AccountChange]:
-    """Give the account another package."""
-    return _answer(
+    """Give the account another package or other labels."""
+    return answer_account(
         await operations.change(
             actor, request_id, lambda ctx: service.update_account(ctx, account_id, data), is_dry_run=dry_run
         )
@@ -137,12 +144,22 @@ async def delete_account(
     operations: NamedDependency[Operations],
     actor: NamedDependency[Actor],
     request_id: NamedDependency[str],
+    grace_days: Annotated[
+        int,
+        QueryParameter(
+            description=f"How long it can be restored, 0 to {MAX_GRACE_DAYS}. 0: remove everything now; this cannot be "
+            "undone, and is how an account in the trash is removed before its time."
+        ),
+    ] = DEFAULT_GRACE_DAYS,
     dry_run: DryRun = False,
 ) -> Response[AccountChange]:
-    """Remove the account with everything it has from its node; this cannot be undone."""
-    return _answer(
+    """Take the account out of service, and remove it with everything it has when its grace period is over."""
+    return answer_account(
         await operations.change(
-            actor, request_id, lambda ctx: service.delete_account(ctx, account_id), is_dry_run=dry_run
+            actor,
+            request_id,
+            lambda ctx: deletion.delete_account(ctx, account_id, grace_days=grace_days),
+            is_dry_run=dry_run,
         )
     )
 
@@ -165,9 +182,9 @@ async def suspend_account(
     dry_run: DryRun = False,
 ) -> Response[AccountChange]:
     """Stop serving: sites answer 503, processes end, sign-ins are refused; nothing is deleted."""
-    return _answer(
+    return answer_account(
         await operations.change(
-            actor, request_id, lambda ctx: service.suspend_account(ctx, account_id, data), is_dry_run=dry_run
+            actor, request_id, lambda ctx: suspension.suspend_account(ctx, account_id, data), is_dry_run=dry_run
         )
     )
 
@@ -189,9 +206,9 @@ async def unsuspend_account(
     dry_run: DryRun = False,
 ) -> Response[AccountChange]:
     """Serve again, exactly as before the suspension."""
-    return _answer(
+    return answer_account(
         await operations.change(
-            actor, request_id, lambda ctx: service.unsuspend_account(ctx, account_id), is_dry_run=dry_run
+            actor, request_id, lambda ctx: suspension.unsuspend_account(ctx, account_id), is_dry_run=dry_run
         )
     )
 
@@ -213,7 +230,7 @@ async def converge_account(
     dry_run: DryRun = False,
 ) -> Response[AccountChange]:
     """Bring the node to what is wanted once more; repairs what was changed there by hand."""
-    return _answer(
+    return answer_account(
         await operations.change(
             actor, request_id, lambda ctx: service.converge_again(ctx, account_id), is_dry_run=dry_run
         )
@@ -271,7 +288,7 @@ async def check_account_drift(
     dry_run: DryRun = False,
 ) -> Response[AccountChange]:
     """Let the node compare the account with what was applied last; it changes nothing."""
-    return _answer(
+    return answer_account(
         await operations.change(actor, request_id, lambda ctx: service.check_drift(ctx, account_id), is_dry_run=dry_run)
     )
 

@@ -25,6 +25,7 @@ THROTTLED_IO_WEIGHT: Final = 10
 _PRESENCES: Final = {
     AccountState.ACTIVE: Presence.ENABLED,
     AccountState.SUSPENDED: Presence.DISABLED,
+    AccountState.TRASHED: Presence.DISABLED,
     AccountState.DELETING: Presence.ABSENT,
     AccountState.DELETED: Presence.ABSENT,
 }
@@ -45,13 +46,16 @@ async def compile_account(
         limits=limits,
         has_shell=True if contribution.needs_shell else UNSET,
     )
-    is_suspended = account.state is AccountState.SUSPENDED
+    suspension = {
+        AccountState.SUSPENDED: Suspension(reason=account.suspension_reason),
+        AccountState.TRASHED: Suspension(reason="deleted"),
+    }.get(account.state)
     is_leaving = account.state in (AccountState.DELETING, AccountState.DELETED)
     return Manifest(
         subject=account.subject,
         generation=account.desired_generation,
         presence=_PRESENCES[account.state],
-        suspension=Suspension(reason=account.suspension_reason) if is_suspended else None,
+        suspension=suspension,
         specs=(spec, *contribution.specs),
         held=() if is_leaving else contribution.held,  # what is parked goes with the account
         drift_policy=drift_policy,

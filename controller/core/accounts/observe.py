@@ -14,13 +14,13 @@ from typing import Protocol
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from controller.core.accounts.models import Account, AccountProof, AccountState, ObservedStatus
-from controller.core.domains.store import free_account_domains
+from controller.core.accounts.deletion import certify, finish_deletion
+from controller.core.accounts.models import Account, AccountProof, ObservedStatus
 from controller.db.base import utc_now
 from controller.jobs.models import Job
 from shared.protocol.job import ACTION_CONVERGE, JobResult, JobState, Proof, ResourceOutcome, ResourceReport
 from shared.specs.base import Presence
-from shared.specs.manifest import AnySpec, Manifest, decode_manifest
+from shared.specs.manifest import AnySpec, decode_manifest
 from shared.types.names import ResourceKey
 
 
@@ -71,10 +71,10 @@ class AccountObserver:
         account = await _find_account(session, job)
         if account is None or job.generation < account.observed_generation:
             return
-        await self._take_in(session, account, decode_manifest(job.args), result)
+        await self._take_in(session, account, job, result)
 
-    async def _take_in(self, session: AsyncSession, account: Account, manifest: Manifest, result: JobResult) -> None:
-        now = self._clock()
+    async def _take_in(self, session: AsyncSession, account: Account, job: Job, result: JobResult) -> None:
+        now, manifest = self._clock(), decode_manifest(job.args)
         is_applied = is_in_force(result)
         _note_outcome(account, manifest.generation, result, now)
         await _store_proofs(session, account, manifest.generation, result)
@@ -86,6 +86,7 @@ class AccountObserver:
             await observer.observe(session, seen)
         is_last_word = is_leaving and manifest.generation == account.desired_generation
         if is_last_word and is_applied and not _has_parked(result):
+            await certify(session, account, [spec.key for spec in manifest.specs], job, now)
             for observer in self._observers:
                 await observer.forget(session, account.id, now)
             await finish_deletion(session, account, now)
@@ -99,13 +100,6 @@ def is_in_force(result: JobResult) -> bool:
     """
     is_only_parked = result.state is JobState.FAILED and not result.is_rolled_back and _has_parked(result)
     return result.state is JobState.SUCCEEDED or is_only_parked
-
-
-async def finish_deletion(session: AsyncSession, account: Account, now: datetime) -> None:
-    """Let go of what core keeps for an account of which nothing is left: its name, its node, its domains."""
-    account.state, account.deleted_at, account.updated_at = AccountState.DELETED, now, now
-    account.node_id = None
-    await free_account_domains(session, account.id, now)
 
 
 async def _find_account(session: AsyncSession, job: Job) -> Account | None:

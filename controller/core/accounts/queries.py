@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, Select, or_, select
 
 from controller.core.accounts import store
+from controller.core.accounts.labels import MAX_VALUE_LENGTH, may_see_notes, require_label_key
 from controller.core.accounts.manifest import compile_account
-from controller.core.accounts.models import Account, AccountProof, AccountState
+from controller.core.accounts.models import Account, AccountLabel, AccountProof, AccountState
 from controller.core.accounts.views import (
     AccountDriftList,
     AccountDriftView,
@@ -20,8 +21,10 @@ from controller.core.accounts.views import (
     ProofList,
     ProofView,
 )
-from controller.core.context import OpContext
-from controller.core.fields import require_id_field
+from controller.core.clients.models import Client
+from controller.core.context import Actor, OpContext
+from controller.core.domains.models import Domain
+from controller.core.fields import require_id_field, require_text
 from controller.core.operations import FleetContext
 from controller.core.paging import PageRequest, contains, fetch_page
 from controller.fleet.models import DriftFindingRow
@@ -37,6 +40,8 @@ class AccountFilter:
     package_id: str | None = None
     node_id: str | None = None
     state: str | None = None
+    label: str | None = None
+    """KEY=VALUE, or KEY for those that have it with any value."""
 
 
 async def list_accounts(ctx: OpContext, page: PageRequest, wanted: AccountFilter) -> AccountPage:
@@ -46,6 +51,17 @@ async def list_accounts(ctx: OpContext, page: PageRequest, wanted: AccountFilter
         ForbiddenError, InvalidInputError
     """
     ctx.actor.require("accounts", "read")
+    statement = select_accounts(ctx.actor, wanted, page.search)
+    found = await fetch_page(ctx.session, statement, page)
+    return AccountPage(items=tuple(store.view_account(row) for row in found.rows), next_cursor=found.next_cursor)
+
+
+def select_accounts(actor: Actor, wanted: AccountFilter, search: str | None) -> Select[Account]:
+    """The accounts that are wanted, in no order.
+
+    Raises:
+        InvalidInputError: A part of the filter is none.
+    """
     statement = select(Account)
     for name in ("client_id", "package_id", "node_id"):
         value = getattr(wanted, name)
@@ -55,9 +71,36 @@ async def list_accounts(ctx: OpContext, page: PageRequest, wanted: AccountFilter
         statement = statement.where(Account.state == _parse_state(wanted.state))
     else:
         statement = statement.where(Account.deleted_at.is_(None))
-    condition = contains((Account.name,), page.search)
-    found = await fetch_page(ctx.session, statement if condition is None else statement.where(condition), page)
-    return AccountPage(items=tuple(store.view_account(row) for row in found.rows), next_cursor=found.next_cursor)
+    if wanted.label:
+        statement = statement.where(Account.id.in_(_select_labelled(wanted.label)))
+    condition = _contains_anywhere(actor, search)
+    return statement if condition is None else statement.where(condition)
+
+
+def _select_labelled(raw: str) -> Select[str]:
+    key, has_value, value = raw.partition("=")
+    statement = select(AccountLabel.account_id).where(AccountLabel.key == require_label_key(key, field="label"))
+    if not has_value:
+        return statement
+    return statement.where(AccountLabel.value == require_text("label", value, high=MAX_VALUE_LENGTH))
+
+
+def _contains_anywhere(actor: Actor, search: str | None) -> ColumnElement[bool] | None:
+    """In the name, a domain, the client's name or a label; for those who may read it also in the note.
+
+    What is found elsewhere is found once, as a set, and not anew for each account.
+    """
+    own = contains((Account.name, Account.note) if may_see_notes(actor) else (Account.name,), search)
+    domain, client = contains((Domain.name,), search), contains((Client.name,), search)
+    label = contains((AccountLabel.key, AccountLabel.value), search)
+    if own is None or domain is None or client is None or label is None:
+        return None
+    return or_(
+        own,
+        Account.id.in_(select(Domain.account_id).where(domain, Domain.deleted_at.is_(None))),
+        Account.client_id.in_(select(Client.id).where(client)),
+        Account.id.in_(select(AccountLabel.account_id).where(label)),
+    )
 
 
 async def show_account(ctx: OpContext, account_id: str) -> AccountView:

@@ -25,6 +25,19 @@ async def get_account(session: AsyncSession, account_id: str) -> Account:
     return row
 
 
+async def get_account_ever(session: AsyncSession, account_id: str) -> Account:
+    """The account with this id, also one that is gone.
+
+    Raises:
+        NotFoundError
+    """
+    statement = select(Account).where(Account.id == require_id("account", account_id))
+    row = (await session.scalars(statement)).one_or_none()
+    if row is None:
+        raise not_found("account", account_id)
+    return row
+
+
 async def lock_account(session: AsyncSession, account_id: str) -> Account:
     """The account, for a change. Results of its node wait until the transaction ends.
 
@@ -45,6 +58,22 @@ def require_changeable(account: Account) -> None:
     """Pass when its desired state may still be changed.
 
     Raises:
+        ConflictError: It is being deleted, or in the trash (`account_trashed`).
+    """
+    require_not_deleting(account)
+    if account.state is AccountState.TRASHED:
+        raise ConflictError(
+            f"the account {account.name!r} was deleted",
+            code="account_trashed",
+            hint="Restore it first: wcp360 accounts restore.",
+            context={"purge_at": account.purge_at.isoformat() if account.purge_at else None},
+        )
+
+
+def require_not_deleting(account: Account) -> None:
+    """Pass while its node was not told to remove it.
+
+    Raises:
         ConflictError: It is being deleted.
     """
     if account.state is AccountState.DELETING:
@@ -56,7 +85,7 @@ async def lock_changeable(session: AsyncSession, account_id: str) -> Account:
 
     Raises:
         NotFoundError
-        ConflictError: It is being deleted.
+        ConflictError: It is being deleted, or in the trash.
     """
     account = await lock_account(session, account_id)
     require_changeable(account)
@@ -106,6 +135,13 @@ def view_account(account: Account) -> AccountView:
         state=account.state.value,
         suspension_reason=account.suspension_reason,
         suspended_at=account.suspended_at,
+        suspended_by=account.suspended_by or None,
+        suspended_until=account.suspended_until,
+        liftable_by=account.liftable_by.value if account.liftable_by else None,
+        deletion_asked_at=account.deletion_asked_at,
+        deletion_asked_by=account.deletion_asked_by or None,
+        purge_at=account.purge_at,
+        labels=dict(account.labels or {}),
         desired_generation=account.desired_generation,
         observed_generation=account.observed_generation,
         observed_status=account.observed_status.value,

@@ -6,7 +6,9 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
+
+from controller.core.accounts.models import Lifter
 
 AccountName = Annotated[
     str,
@@ -22,6 +24,16 @@ Reason = Annotated[
     str, Meta(max_length=500, description="For administrators; visitors do not see it.", examples=["unpaid invoice"])
 ]
 
+Labels = Annotated[
+    dict[str, str],
+    Meta(
+        max_length=32,
+        description="Words to find accounts by. Keys: lower-case letters, digits and inner . _ / -, up to 63; values: "
+        "one line, up to 200.",
+        examples=[{"plan": "gold"}],
+    ),
+]
+
 
 class AccountCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A new account."""
@@ -30,18 +42,28 @@ class AccountCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     client_id: Annotated[RowId, Meta(description="Who owns it.")]
     package_id: Annotated[RowId, Meta(description="How much it may use.")]
     node_id: Annotated[RowId | None, Meta(description="Where it lives; null: the node with the most room.")] = None
+    labels: Labels = {}
 
 
 class AccountUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to change."""
+    """What to change; what is left out stays."""
 
-    package_id: Annotated[RowId, Meta(description="The package it gets.")]
+    package_id: Annotated[RowId | UnsetType, Meta(description="The package it gets.")] = UNSET
+    labels: Labels | UnsetType = UNSET
 
 
 class AccountSuspend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Why an account shall not serve for now."""
 
     reason: Reason = ""
+    liftable_by: Annotated[
+        Lifter | None,
+        Meta(
+            description="Who may end it, and everybody above them: client, reseller or admin; policy: it ends by "
+            "itself when its reason is gone. Left out: whoever is like the one that suspends."
+        ),
+    ] = None
+    until: Annotated[datetime, Meta(tz=True, description="When it ends by itself; null: never.")] | None = None
 
 
 class AccountView(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,9 +76,16 @@ class AccountView(msgspec.Struct, frozen=True, kw_only=True):
     package_version_id: Annotated[str | None, Meta(description="The version that it keeps; null: the newest.")]
     node_id: Annotated[str | None, Meta(description="Where it lives; null once it is deleted.")]
     uid: Annotated[int, Meta(description="Unix user and group id on its node.")]
-    state: Annotated[str, Meta(description="What is wanted: active, suspended, deleting or deleted.")]
+    state: Annotated[str, Meta(description="What is wanted: active, suspended, trashed, deleting or deleted.")]
     suspension_reason: str
     suspended_at: datetime | None
+    suspended_by: Annotated[str | None, Meta(description="kind/ID of who suspended it.")]
+    suspended_until: Annotated[datetime | None, Meta(description="When the suspension ends by itself.")]
+    liftable_by: Annotated[str | None, Meta(description="Who may end the suspension: admin, reseller, client, policy.")]
+    deletion_asked_at: Annotated[datetime | None, Meta(description="When it was deleted.")]
+    deletion_asked_by: Annotated[str | None, Meta(description="kind/ID of who deleted it.")]
+    purge_at: Annotated[datetime | None, Meta(description="While it is in the trash: when it goes for good.")]
+    labels: dict[str, str]
     desired_generation: Annotated[int, Meta(description="Number of the latest change.")]
     observed_generation: Annotated[int, Meta(description="Number of the latest change that the node has finished.")]
     observed_status: Annotated[str, Meta(description="What the node said: unknown, ok, parked or failed.")]
@@ -131,3 +160,34 @@ class AccountDriftList(msgspec.Struct, frozen=True, kw_only=True):
 
     items: tuple[AccountDriftView, ...]
     next_cursor: str | None = None
+
+
+class AuditPlace(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the audit log holds a certificate's hash."""
+
+    number: Annotated[int, Meta(description="Of the entry (wcp360 audit list).")]
+    hash: Annotated[str, Meta(description="Of the entry; the chain goes on from it.")]
+
+
+class DeletionCertificateView(msgspec.Struct, frozen=True, kw_only=True):
+    """What was removed with an account, when, for whom, and which job of its node proved it."""
+
+    id: str
+    account_id: str
+    content: Annotated[dict[str, Any], Meta(description="What is certified.")]
+    content_hash: Annotated[
+        str,
+        Meta(description="SHA-256 over the content as JSON in UTF-8, keys in order, nothing between them."),
+    ]
+    audit: Annotated[AuditPlace | None, Meta(description="Null for the first seconds.")]
+    is_verified: Annotated[
+        bool, Meta(description="The content has this hash, and the audit log's entry, itself unchanged, has it, too.")
+    ]
+    problem: Annotated[str, Meta(description="Why it is not verified; else empty.")]
+    created_at: datetime
+
+
+class AccountNote(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What administrators tell each other about an account; no tenant sees it."""
+
+    text: Annotated[str, Meta(max_length=2000, description="Lines of text; empty: no note.")]

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-ACTIONS: Final = ("account.create", "account.update", "account.suspend", "account.unsuspend", "account.delete")
+ACTIONS: Final = (
+    "account.create",
+    "account.update",
+    "account.suspend",
+    "account.unsuspend",
+    "account.trash",
+    "account.restore",
+    "account.delete",
+)
 """Entries that begin a period."""
 
 

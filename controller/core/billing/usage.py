@@ -33,7 +33,7 @@ class UsagePeriod(msgspec.Struct, frozen=True, kw_only=True):
     seconds: int
     package_id: str
     package_name: str
-    state: Annotated[str, Meta(description="active, suspended, or deleting: its node is to remove it.")]
+    state: Annotated[str, Meta(description="active, suspended, trashed, or deleting: its node is to remove it.")]
 
 
 class AccountUsage(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final
 
 import msgspec
@@ -9,9 +10,12 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.accounts.converge import converge_account
+from controller.core.accounts.deletion import DEFAULT_GRACE_DAYS, forget_deletion, note_deletion
+from controller.core.accounts.lifting import require_may_lift
 from controller.core.accounts.models import Account, AccountState
 from controller.core.accounts.service import converge_again
 from controller.core.accounts.store import lock_account
+from controller.core.accounts.suspension import forget_suspension
 from controller.core.limits.check import require_fits
 from controller.core.operations import FleetContext
 from controller.core.packages.models import Package
@@ -48,11 +52,10 @@ class AccountKind:
         account = await lock_account(ctx.session, _require_account(row))
         applied = await _find_applied(ctx.session, account)
         if applied is None:
-            account.state = AccountState.DELETING
+            note_deletion(ctx, account)
+            account.state, account.purge_at = AccountState.DELETING, None
         else:
-            account.state = _state_of(applied)
-            if account.state is AccountState.ACTIVE:
-                account.suspension_reason, account.suspended_at = "", None
+            _want_state(ctx, account, applied)
             await _restore_package(ctx, account, applied)
         await converge_account(ctx, account, reason="give up a change")
 
@@ -91,12 +94,24 @@ async def _find_applied(session: AsyncSession, account: Account) -> Manifest | N
     return decode_manifest(args)
 
 
-def _state_of(manifest: Manifest) -> AccountState:
-    return {
-        Presence.ENABLED: AccountState.ACTIVE,
-        Presence.DISABLED: AccountState.SUSPENDED,
-        Presence.ABSENT: AccountState.DELETING,
-    }[manifest.presence]
+def _want_state(ctx: FleetContext, account: Account, applied: Manifest) -> None:
+    """Want the state again that the node has, if whoever asks may end what was meant to be in its place."""
+    is_deleted = account.deletion_asked_at is not None
+    if applied.presence is Presence.ENABLED:
+        if is_deleted:
+            require_may_lift(ctx.actor, account.restorable_by, account, "deletion")
+        if account.suspended_at is not None:
+            require_may_lift(ctx.actor, account.liftable_by, account, "suspension")
+        forget_deletion(account)
+        forget_suspension(account)
+        account.state = AccountState.ACTIVE
+    elif applied.presence is Presence.ABSENT:
+        account.state = AccountState.DELETING
+    elif is_deleted:  # it lay in the trash, or does: out of service either way, and nothing is lost for now
+        account.state = AccountState.TRASHED
+        account.purge_at = max(account.purge_at or ctx.now, ctx.now + timedelta(days=DEFAULT_GRACE_DAYS))
+    else:
+        account.state = AccountState.SUSPENDED
 
 
 def _require_account(row: ParkedResource) -> str:

@@ -10,8 +10,8 @@ import structlog
 from sqlalchemy import select
 
 from controller.core.accounts.converge import converge_account
-from controller.core.accounts.models import Account, AccountState
-from controller.core.accounts.service import suspend_account, unsuspend_account
+from controller.core.accounts.models import Account, AccountState, Lifter
+from controller.core.accounts.suspension import suspend_account, unsuspend_account
 from controller.core.accounts.views import AccountSuspend
 from controller.core.audit.chain import record
 from controller.core.context import Change
@@ -73,7 +73,8 @@ async def _bring_to(
         await unsuspend_account(ctx, account.id)
     if wanted == SUSPENDED and account.state is AccountState.ACTIVE:
         words = ", ".join(f"{row.used} {row.limit_key} of {row.hard}" for row in over)
-        await suspend_account(ctx, account.id, AccountSuspend(reason=f"over the limit: {words}"[:500]))
+        params = AccountSuspend(reason=f"over the limit: {words}"[:500], liftable_by=Lifter.POLICY)
+        await suspend_account(ctx, account.id, params)
     if THROTTLED in (done, wanted):
         await converge_account(ctx, account, reason="throttle" if wanted == THROTTLED else "end throttling")
         action = "account.throttle" if wanted == THROTTLED else "account.unthrottle"

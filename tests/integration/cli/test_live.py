@@ -208,7 +208,7 @@ async def test_account_when_suspended_and_deleted_follows_the_words(wcp360: Wcp3
 
     assert (await wcp360("accounts", "suspend", "alice", "--reason", "unpaid", "--wait")).status == 0
     assert (await wcp360("accounts", "show", "alice", "--json")).json["state"] == "suspended"
-    assert (await wcp360("accounts", "delete", "alice", "--wait")).status == 0
+    assert (await wcp360("accounts", "delete", "alice", "--grace-days", "0", "--wait")).status == 0
     assert (await wcp360("accounts", "list", "--json")).json["items"] == []
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.api.app import Parts, create_app
 from controller.api.handlers import (
+    account_life,
     accounts,
     attention,
     audit,
@@ -282,6 +283,7 @@ async def build_hosting(database: Database, pki_dir: Path) -> Hosting:
         usage=UsageRecorder(database),
         api_routes=[
             *packages.ROUTES, *package_versions.ROUTES, *bulk_packages.ROUTES, *usage.ROUTES, *clients.ROUTES, *accounts.ROUTES, *domains.ROUTES,
+            *account_life.ROUTES,
             *audit.ROUTES, *sites.ROUTES, *ssh_keys.ROUTES, *parked.ROUTES, *attention.ROUTES, *billing.ROUTES,
         ],
         dependencies={

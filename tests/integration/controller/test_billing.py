@@ -29,7 +29,7 @@ async def test_life_cycle_when_driven_by_billing_is_what_the_usage_says(hosting:
     await hosting.post(f"/accounts/{account}/suspend", {"reason": "unpaid"}, expect=202)
     await hosting.post(f"/accounts/{account}/unsuspend", expect=202)
     await hosting.patch(f"/accounts/{account}", {"package_id": large}, expect=202)
-    await hosting.delete(f"/accounts/{account}", expect=202)
+    await hosting.delete(f"/accounts/{account}", expect=202, grace_days=0)
     await hosting.finish(account)
 
     (found,) = await usage(hosting)

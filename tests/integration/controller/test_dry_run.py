@@ -66,6 +66,7 @@ async def test_create_site_dry_run_plans_the_manifest_with_the_site(hosting: Hos
         ("POST", "/accounts/{account}/suspend", {}),
         ("POST", "/accounts/{account}/converge", None),
         ("DELETE", "/accounts/{account}", None),
+        ("DELETE", "/accounts/{account}?grace_days=0", None),
         ("POST", "/domains", {"name": "new.example", "account_id": "{account}"}),
         ("PATCH", "/sites/{site}", {"document_root": "web"}),
         ("DELETE", "/sites/{site}", None),

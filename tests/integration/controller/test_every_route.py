@@ -54,6 +54,7 @@ NO_JOB: Final = {
     # A change that is complete once its rows are written. Everything else answers 202 with jobs.
     "login", "logout", "change-password", "create-token", "revoke-token", "enrol", "renew-certificate",
     "create-package", "delete-package", "clone-package", "judge-package-update", "create-client", "update-client", "delete-client", "create-domain",
+    "set-account-note",
     "delete-domain", "create-enrolment-token", "delete-enrolment-token", "revoke-node", "reject-node", "delete-node",
     "discard-job", "ignore-drift", "unignore-drift", "run-schedule", "retry-task",
     "start-node-maintenance", "drain-node", "cordon-node", "uncordon-node", "check-node-health", "release-job",
@@ -104,6 +105,7 @@ BODIES: Final[dict[str, Any]] = {
         "node_id": "{node_id}",
     },
     "update-account": {"package_id": "{other_package_id}"},
+    "set-account-note": {"text": "Asks for a discount."},
     "suspend-account": {"reason": "unpaid"},
     "create-domain": {"name": "new-{domain_id}.example", "account_id": "{account_id}"},
     "create-site": {"domain": "new-{domain_id}.example", "account_id": "{account_id}"},
@@ -424,10 +426,17 @@ async def prepare_rollout(api: Api, route: Route, ids: dict[str, str], admin: di
         assert answer.status_code == 200, answer.text
 
 
-async def prepare(api: Api, route: Route, ids: dict[str, str], admin: dict[str, str]) -> None:
-    """Bring about what the change is for: something failed, something is suspended, something is not used."""
+async def prepare_account(api: Api, route: Route, ids: dict[str, str], admin: dict[str, str]) -> None:
+    """It is suspended, or in the trash."""
     if route.name == "unsuspend-account":
         await api.http.post(f"{API}/accounts/{ids['account_id']}/suspend", json={}, headers=admin)
+    if route.name == "restore-account":
+        await api.http.delete(f"{API}/accounts/{ids['account_id']}", headers=admin)
+
+
+async def prepare(api: Api, route: Route, ids: dict[str, str], admin: dict[str, str]) -> None:
+    """Bring about what the change is for: something failed, something is suspended, something is not used."""
+    await prepare_account(api, route, ids, admin)
     await prepare_rollout(api, route, ids, admin)
     if route.name == "delete-client":
         body = {"name": "Nobody", "email": "nobody@example.com"}

@@ -143,7 +143,7 @@ async def test_account_with_a_php_site_lives_and_dies_on_its_node(fleet: Simulat
     assert (await operator.call("GET", f"/accounts/{account['id']}"))["state"] == "suspended"
 
     await operator.change("POST", f"/accounts/{account['id']}/unsuspend")
-    await operator.change("DELETE", f"/accounts/{account['id']}")
+    await operator.change("DELETE", f"/accounts/{account['id']}?grace_days=0")
     assert "demo" not in host.state.users
     assert SITE_FILE not in host.state.paths
     assert (await operator.call("GET", "/accounts"))["items"] == []
