@@ -29,6 +29,7 @@ STEP_UP_ACTS: Final = frozenset(
     {
         "create-token",
         "delete-account",
+        "bulk-change-accounts",
         "delete-node",
         "revoke-node",
         "start-ca-rotation",

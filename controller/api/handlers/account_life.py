@@ -1,4 +1,4 @@
-"""Deleted accounts, notes and clones over HTTP."""
+"""Deleted accounts, and notes, over HTTP."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def restore_account(
 
 @get(
     "/accounts/{account_id:str}/deletion-certificate",
-    operation_id="show-deletion-certificate",
+    operation_id="show-deletion",
     tags=_TAGS,
     summary="Show the certificate of a deletion",
 )

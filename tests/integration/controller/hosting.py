@@ -18,6 +18,7 @@ from controller.api.handlers import (
     attention,
     audit,
     billing,
+    bulk_accounts,
     bulk_packages,
     clients,
     domains,
@@ -283,7 +284,7 @@ async def build_hosting(database: Database, pki_dir: Path) -> Hosting:
         usage=UsageRecorder(database),
         api_routes=[
             *packages.ROUTES, *package_versions.ROUTES, *bulk_packages.ROUTES, *usage.ROUTES, *clients.ROUTES, *accounts.ROUTES, *domains.ROUTES,
-            *account_life.ROUTES,
+            *account_life.ROUTES, *bulk_accounts.ROUTES,
             *audit.ROUTES, *sites.ROUTES, *ssh_keys.ROUTES, *parked.ROUTES, *attention.ROUTES, *billing.ROUTES,
         ],
         dependencies={
