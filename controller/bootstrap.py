@@ -98,6 +98,7 @@ from controller.modules.ssh.manifest import SshContributor, SshObserver
 from controller.modules.ssh.store import SSH, SSH_KEYS
 from controller.modules.web import api as web_api
 from controller.modules.web.adopt import adopt_site_drift
+from controller.modules.web.clone import clone_sites
 from controller.modules.web.events import EVENTS as WEB_EVENTS
 from controller.modules.web.manifest import PHP, SiteContributor, SiteObserver
 from controller.modules.web.parked import SiteKind
@@ -312,7 +313,7 @@ def _build_fleet(base: _Base) -> tuple[Fleet, Operations]:
     )
     fleet.open_keys()
     limits = LimitRegistry((*DOMAIN_LIMITS, SITES, SSH_KEYS), (SSH,))
-    registry = ManifestRegistry((SiteContributor(), SshContributor()), {PHP: PhpProvider()}, limits)
+    registry = ManifestRegistry((SiteContributor(), SshContributor()), {PHP: PhpProvider()}, limits, (clone_sites,))
     operations = Operations(base.database, registry=registry, fleet=fleet, engine=base.engine, publisher=base.publisher)
     operations.attach_tasks(base.tasks, Reconvergence(operations).kinds())
     return fleet, operations

@@ -10,14 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.limits.registry import LimitRegistry
 from shared.errors import BugError
 from shared.specs.manifest import AnySpec
-from shared.types.names import ResourceKey, UnixName
+from shared.types.names import DomainName, ResourceKey, UnixName
+
+if TYPE_CHECKING:  # both stand on this file
+    from controller.core.accounts.models import Account
+    from controller.core.operations import FleetContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,20 @@ class RuntimeProvider(Protocol):
     def provide(self, account: AccountFacts, versions: Sequence[str]) -> tuple[AnySpec, ...]: ...
 
 
+class Cloner(Protocol):
+    """One per module that has rows: gives a new account what another has, under other names."""
+
+    async def __call__(
+        self, ctx: FleetContext, source: Account, account: Account, renamed: Mapping[DomainName, DomainName], /
+    ) -> frozenset[str]:
+        """Old names that it took care of.
+
+        Raises:
+            FleetError: As for making each anew.
+        """
+        ...
+
+
 class ManifestRegistry:
     """Set up once by bootstrap; afterwards read only."""
 
@@ -109,11 +127,13 @@ class ManifestRegistry:
         contributors: Sequence[ManifestContributor] = (),
         providers: Mapping[str, RuntimeProvider] | None = None,
         limits: LimitRegistry | None = None,
+        cloners: Sequence[Cloner] = (),
     ) -> None:
         """`providers`: kind of runtime to the one that provides it; `limits`: None for core's own declarations."""
         self.limits = limits or LimitRegistry()
         self._contributors = tuple(contributors)
         self._providers = dict(providers or {})
+        self._cloners = tuple(cloners)
 
     async def collect(self, session: AsyncSession, account: AccountFacts) -> Contribution:
         """All contributions to one account: runtimes first, then the modules' specs in the order of registration.
@@ -144,6 +164,17 @@ class ManifestRegistry:
         """
         for contributor in self._contributors:
             await contributor.require_fits(session, account_id, rules)
+
+    async def clone(
+        self, ctx: FleetContext, source: Account, account: Account, renamed: Mapping[DomainName, DomainName]
+    ) -> frozenset[str]:
+        """Let every module give the account what the other has; the old names that one of them took care of.
+
+        Raises:
+            FleetError: Something cannot be made; the change as a whole must not be.
+        """
+        parts = [await clone(ctx, source, account, renamed) for clone in self._cloners]
+        return frozenset().union(*parts)
 
     async def forget(self, session: AsyncSession, account_id: str, now: datetime) -> None:
         """The account is gone from its node, and from every module."""

@@ -1,4 +1,4 @@
-"""Deleted accounts, and notes, over HTTP."""
+"""Deleted accounts, clones and notes over HTTP."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
 from controller.api.handlers.accounts import AccountChange, answer_account
-from controller.core.accounts import certificate, deletion, labels
-from controller.core.accounts.views import AccountNote, DeletionCertificateView
+from controller.core.accounts import certificate, clone, deletion, labels
+from controller.core.accounts.views import AccountClone, AccountNote, DeletionCertificateView
 from controller.core.context import Actor
 from controller.core.http import DRY_RUN_RESPONSES, DryRun, PathId, answer_done
 from controller.core.operations import Operations
@@ -98,4 +98,29 @@ async def set_account_note(
     return answer_done(outcome, status=200)
 
 
-ROUTES = (restore_account, show_deletion_certificate, show_account_note, set_account_note)
+@post(
+    "/accounts/{account_id:str}/clone",
+    operation_id="clone-account",
+    tags=_TAGS,
+    status_code=202,
+    responses=DRY_RUN_RESPONSES,
+    summary="Clone an account",
+)
+async def clone_account(
+    *,
+    account_id: PathId,
+    data: JSONBody[AccountClone],
+    operations: NamedDependency[Operations],
+    actor: NamedDependency[Actor],
+    request_id: NamedDependency[str],
+    dry_run: DryRun = False,
+) -> Response[AccountChange]:
+    """Make an account with the same package, labels and sites under other names; files are not copied."""
+    return answer_account(
+        await operations.change(
+            actor, request_id, lambda ctx: clone.clone_account(ctx, account_id, data), is_dry_run=dry_run
+        )
+    )
+
+
+ROUTES = (clone_account, restore_account, show_deletion_certificate, show_account_note, set_account_note)

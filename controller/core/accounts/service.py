@@ -36,6 +36,18 @@ async def create_account(ctx: FleetContext, params: AccountCreate) -> AccountVie
         ConflictError: The name is taken, or no node takes the account.
     """
     ctx.actor.require("accounts", "write")
+    account = await add_account(ctx, params)
+    await converge_account(ctx, account, reason="create account")
+    return record_account(ctx, "account.create", account, before=None)
+
+
+async def add_account(ctx: FleetContext, params: AccountCreate) -> Account:
+    """A new account's row, with its place on a node; the caller converges it and notes the change.
+
+    Raises:
+        InvalidInputError
+        ConflictError: The name is taken, or no node takes the account.
+    """
     name = parse_field("name", parse_unix_name, params.name)
     client = await require_reference("client_id", get_client(ctx.session, params.client_id))
     package = await require_reference("package_id", get_package(ctx.session, params.package_id))
@@ -54,8 +66,7 @@ async def create_account(ctx: FleetContext, params: AccountCreate) -> AccountVie
     )
     ctx.session.add(account)
     await set_labels(ctx, account, params.labels)
-    await converge_account(ctx, account, reason="create account")
-    return record_account(ctx, "account.create", account, before=None)
+    return account
 
 
 async def update_account(ctx: FleetContext, account_id: str, params: AccountUpdate) -> AccountView:

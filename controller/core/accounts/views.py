@@ -45,6 +45,23 @@ class AccountCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     labels: Labels = {}
 
 
+class AccountClone(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An account after the model of another. Files are not copied: its sites begin empty."""
+
+    name: AccountName
+    client_id: Annotated[RowId | None, Meta(description="Who owns it; null: the same client.")] = None
+    node_id: Annotated[RowId | None, Meta(description="Where it lives; null: the node with the most room.")] = None
+    domains: Annotated[
+        dict[str, str],
+        Meta(
+            max_length=200,
+            description="Old name to new name. A site is cloned when its domain is named here; an alias below that "
+            "domain moves with it, any other only when it is named as well.",
+            examples=[{"example.com": "copy.example.net"}],
+        ),
+    ] = {}
+
+
 class AccountUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to change; what is left out stays."""
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 ACTIONS: Final = (
     "account.create",
+    "account.clone",
     "account.update",
     "account.suspend",
     "account.unsuspend",

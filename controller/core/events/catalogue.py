@@ -181,6 +181,7 @@ CORE_EVENTS: Final[tuple[EventType, ...]] = (
     }),
     *changes_of("account", AccountView, {
         "create": "An account was made.",
+        "clone": "An account was made after the model of another.",
         "update": "An account has another package or other labels.",
         "set_note": "Administrators wrote a note about an account.",
         "pin_package": "An account keeps a version of its package, or follows the latest again.",

@@ -87,7 +87,7 @@ async def create_site(ctx: FleetContext, params: SiteCreate) -> SiteView:
     account = await require_reference("account_id", lock_changeable(ctx.session, params.account_id))
     await require_room(ctx, account, "sites")
     site = Site(account_id=account.id, domain=domain, created_at=ctx.now)
-    await _require_allowed(ctx, account, values, before=None, domain=domain)
+    await require_allowed(ctx, account, values, before=None, domain=domain)
     await store.require_unserved(ctx.session, account.id, (domain, *values.aliases), but_for="")
     for name in (domain, *values.aliases):
         await claim_domain(ctx, name, account.id, is_automatic=True)
@@ -112,7 +112,7 @@ async def update_site(ctx: FleetContext, site_id: str, params: SiteUpdate) -> Si
     before = store.view_site(site, account)
     if values == old and site.parked_at is None:
         return before
-    await _require_allowed(ctx, account, values, before=old, domain=site.domain)
+    await require_allowed(ctx, account, values, before=old, domain=site.domain)
     await store.require_unserved(ctx.session, account.id, values.aliases, but_for=site.id)
     for name in values.aliases:
         await claim_domain(ctx, name, account.id, is_automatic=True)
@@ -191,7 +191,7 @@ async def _lock_site(ctx: FleetContext, site_id: str) -> tuple[Site, Account]:
     return site, account
 
 
-async def _require_allowed(
+async def require_allowed(
     ctx: FleetContext, account: Account, values: SiteValues, *, before: SiteValues | None, domain: str
 ) -> None:
     """What depends on who asks, on the package and on the node; only for values that change."""

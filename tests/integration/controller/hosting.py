@@ -58,6 +58,7 @@ from controller.modules.ssh import api as ssh_keys
 from controller.modules.ssh.manifest import SshContributor, SshObserver
 from controller.modules.ssh.store import SSH, SSH_KEYS
 from controller.modules.web import api as sites
+from controller.modules.web.clone import clone_sites
 from controller.modules.web.manifest import SiteContributor, SiteObserver
 from controller.modules.web.parked import SiteKind
 from controller.modules.web.store import SITES
@@ -265,6 +266,7 @@ async def build_hosting(database: Database, pki_dir: Path) -> Hosting:
             [SiteContributor(), SshContributor()],
             {"php": PhpProvider()},
             LimitRegistry((*DOMAIN_LIMITS, SITES, SSH_KEYS), (SSH,)),
+            (clone_sites,),
         ),
         fleet=FakeFleet(committed_by_node),
         engine=engine,

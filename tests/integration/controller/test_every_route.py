@@ -106,6 +106,7 @@ BODIES: Final[dict[str, Any]] = {
     },
     "update-account": {"package_id": "{other_package_id}"},
     "bulk-change-accounts": {"action": "converge", "ids": ["{account_id}"]},
+    "clone-account": {"name": "copy", "node_id": "{node_id}"},
     "set-account-note": {"text": "Asks for a discount."},
     "suspend-account": {"reason": "unpaid"},
     "create-domain": {"name": "new-{domain_id}.example", "account_id": "{account_id}"},

@@ -17,7 +17,18 @@ from controller.modules.web.events import EVENTS as WEB_EVENTS
 from shared.errors import BugError, InvalidInputError
 
 ROOT = Path(__file__).parents[4]
-TELLERS = {"publish", "_publish", "Change", "ChangeNote", "_note", "_recorded", "_include", "_end", "record", "record_account"}
+TELLERS = {
+    "publish",
+    "_publish",
+    "Change",
+    "ChangeNote",
+    "_note",
+    "_recorded",
+    "_include",
+    "_end",
+    "record",
+    "record_account",
+}
 CATALOGUE = Catalogue((*CORE_EVENTS, *SSH_EVENTS, *WEB_EVENTS))
 
 
