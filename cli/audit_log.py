@@ -20,7 +20,9 @@ from cli.exit_codes import ExitCode
 from cli.render import open_console, print_answer, print_json
 from cli.session import Session, is_json, session_of
 from shared.audit_csv import COLUMNS, parse_rows
-from shared.audit_proof import ProofReport, parse_lines, verify_export
+from shared.audit_proof import ProofError, parse_lines
+from shared.audit_walk import ProofReport, verify_export
+from shared.audit_witness import read_record
 
 GROUP = "audit"
 DESCRIPTION = "Who changed what; append-only, hash-chained."
@@ -103,18 +105,24 @@ def _open_output(output: str | None) -> Iterator[BinaryIO]:
     "identity.json of a node); without it the key in the file is believed.",
 )
 @click.option("--expect-head", metavar="HASH", help="A head_hash noted earlier: the file must hold that entry.")
+@click.option("--authority", type=click.Path(), help="Who issues the nodes' certificates (ca.pem of a node), PEM.")
+@click.option(
+    "--node-record",
+    type=click.Path(),
+    help="What a node kept of the ends it was shown (/var/lib/wcp360-agent/audit-record.jsonl of that node).",
+)
 @click.pass_context
-def verify(ctx: click.Context, path: str | None, public_key: str | None, expect_head: str | None) -> None:
+def verify(ctx: click.Context, /, path: str | None, **known: str | None) -> None:
     """Verify the audit log: on the controller, or an export of it with --file, without any controller.
 
     Finds an entry that was edited, removed, inserted or moved, a log that was cut off, and one that was written anew.
     """
     if path is None:
-        if public_key or expect_head:
-            raise click.UsageError("--public-key and --expect-head belong to --file.")
+        if any(known.values()):
+            raise click.UsageError("--public-key, --expect-head, --authority and --node-record belong to --file.")
         _verify_online(ctx)
         return
-    report = _verify_file(path, _parse_key(public_key), expect_head.strip().lower() if expect_head else None)
+    report = _verify_file(path, _read_known(**known))
     shown = {"is_intact": not report.reason, **asdict(report)}
     if is_json(ctx):
         print_json(shown)
@@ -148,7 +156,24 @@ def _parse_key(text: str | None) -> bytes | None:
     return key
 
 
-def _verify_file(path: str, public_key: bytes | None, expected_head: str | None) -> ProofReport:
+def _read_known(
+    public_key: str | None, expect_head: str | None, authority: str | None, node_record: str | None
+) -> dict[str, Any]:
+    """What somebody noted elsewhere, as `verify_export` takes it."""
+    try:
+        pem = None if authority is None else Path(authority).read_text(encoding="ascii", errors="replace")
+        seen = None if node_record is None else read_record(Path(node_record).read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError, ProofError) as error:
+        raise click.BadParameter(str(error), param_hint="'--authority' or '--node-record'") from error
+    return {
+        "public_key": _parse_key(public_key),
+        "expected_head": expect_head.strip().lower() if expect_head else None,
+        "authorities": pem,
+        "node_record": seen,
+    }
+
+
+def _verify_file(path: str, known: dict[str, Any]) -> ProofReport:
     try:
         # No translation of line ends: within a quoted cell they are content. utf-8-sig: spreadsheets add the mark.
         source = sys.stdin.fileno() if path == "-" else path
@@ -156,7 +181,7 @@ def _verify_file(path: str, public_key: bytes | None, expected_head: str | None)
             start = next(lines, "")
             is_csv = start.startswith(",".join(COLUMNS[:3]))
             parse = parse_rows if is_csv else parse_lines
-            return verify_export(parse(_again(start, lines)), public_key=public_key, expected_head=expected_head)
+            return verify_export(parse(_again(start, lines)), **known)
     except UnicodeDecodeError as error:
         return ProofReport(reason=f"the file is not UTF-8: {error.reason}")
     except OSError as error:

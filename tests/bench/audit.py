@@ -27,7 +27,8 @@ from controller.db.base import new_id
 from controller.db.engine import Database
 from controller.db.migrations import runner
 from controller.fleet.signing.signer import LocalSigner
-from shared.audit_proof import GENESIS_HASH, hash_entry, parse_lines, verify_export
+from shared.audit_proof import GENESIS_HASH, hash_entry, parse_lines
+from shared.audit_walk import verify_export
 from tests.bench.framework import BenchError, Benchmark, Measurement, Options, judge
 from tests.bench.postgres import durable_postgres
 

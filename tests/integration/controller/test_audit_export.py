@@ -19,7 +19,8 @@ from controller.core.operations import FleetContext
 from controller.db.base import utc_now
 from controller.fleet.signing.signer import LocalSigner
 from shared.audit_csv import parse_rows
-from shared.audit_proof import GENESIS_HASH, ProofReport, parse_lines, verify_export
+from shared.audit_proof import GENESIS_HASH, parse_lines
+from shared.audit_walk import ProofReport, verify_export
 from shared.errors import RefusedError
 from tests.integration.audit_triggers import unguarded_audit
 from tests.integration.controller.hosting import ADMIN, Hosting

@@ -24,8 +24,8 @@ from shared.audit_proof import (
     parse_lines,
     render_checkpoint,
     render_line,
-    verify_export,
 )
+from shared.audit_walk import verify_export
 from shared.ed25519 import is_signed_by
 from shared.protocol.envelope import sign_envelope
 
