@@ -22,6 +22,7 @@ from agent.link.spool import Spool
 from agent.link.status_file import StatusFile
 from agent.link.updates import Updates
 from agent.link.watchdog import Pulse, ServiceNotifier, feed_watchdog
+from agent.link.witness import Witness
 from agent.logs import configure_logging
 from shared.errors import FleetError
 
@@ -75,6 +76,7 @@ async def _run(paths: NodePaths) -> None:
         pulse=pulse,
         unit_states=read_unit_states,
         updates=Updates(settings, paths),
+        witness=Witness(paths, settings.node_id),
     )
     tasks = [
         asyncio.create_task(LinkService(parts).run(), name="link"),

@@ -10,12 +10,13 @@ from shared.protocol.frames import AckJob, Frame, Heartbeat, LogLine, Metrics, P
 from shared.protocol.health import NodeHealth
 from shared.protocol.renewal import TrustReport
 from shared.protocol.streams import CloseStream, ListStreams, StreamCredit, StreamData, StreamOpened
+from shared.protocol.witness import CheckpointSeen
 
 MAX_PROGRESS_JOBS: Final = 64
 MAX_LOSSY: Final = 32
 
 
-Urgent = AckJob | Heartbeat | NodeHealth | TrustReport | CloseStream | StreamCredit | ListStreams
+Urgent = AckJob | Heartbeat | NodeHealth | TrustReport | CloseStream | StreamCredit | ListStreams | CheckpointSeen
 """Small, and never dropped while a session is open."""
 
 

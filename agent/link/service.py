@@ -29,6 +29,7 @@ from agent.link.spool import Spool
 from agent.link.status_file import LinkState, LinkStatus, StatusFile
 from agent.link.updates import NoUpdates, UpdateTaker
 from agent.link.watchdog import Pulse, ServiceNotifier
+from agent.link.witness import Witness
 from shared.errors import FleetError, UnavailableError
 from shared.protocol.capability import CAPABILITY_VERSION, OLDEST_CAPABILITY
 from shared.protocol.frames import Hello, Welcome
@@ -79,6 +80,8 @@ class LinkParts(msgspec.Struct, frozen=True, kw_only=True):
     unit_states: UnitStates | None = None
     """Reads what systemd says of units; None where there is no systemd."""
     updates: UpdateTaker = NoUpdates()
+    witness: Witness | None = None
+    """None: it is shown no ends of the audit log."""
 
 
 class LinkService:
@@ -135,6 +138,7 @@ class LinkService:
             sample=self._parts.sample,
             on_update=self._parts.updates.offer,
             renew=self._parts.renewer.renew_now,
+            witness=None if self._parts.witness is None else self._parts.witness.take,
         )
         self._connection = connection
         try:
@@ -193,6 +197,7 @@ class LinkService:
             clock=time.time(),
             modules=status.modules,
             seq_gaps=status.seq_gaps,
+            can_witness=self._parts.witness is not None,
         )
 
     def _note_welcome(self, welcome: Welcome) -> None:

@@ -44,6 +44,7 @@ from shared.protocol.health import CheckHealth, Quiet
 from shared.protocol.local import CancelLocal, SubmitTrust
 from shared.protocol.renewal import RenewCertificate
 from shared.protocol.streams import CloseStream, ListStreams, OpenStream, StreamCredit, StreamData
+from shared.protocol.witness import CheckpointSeen, ShowCheckpoint
 
 WELCOME_SECONDS: Final = 30.0
 MAX_EVENTS_IN_FLIGHT: Final = 64
@@ -73,6 +74,8 @@ class SessionHooks(msgspec.Struct, frozen=True, kw_only=True):
     """Called with a release for this node; it must not wait."""
     renew: Callable[[float], Awaitable[None]] = renew_nothing
     """Gets another certificate within so many seconds; raises FleetError or OSError."""
+    witness: Callable[[ShowCheckpoint], CheckpointSeen] | None = None
+    """Judges an end of the audit log; blocks, so it runs in a thread; raises FleetError or OSError."""
 
 
 class Session:
@@ -88,6 +91,7 @@ class Session:
         self._skipped_count = 0
         self._renewal: asyncio.Task[None] | None = None
         self._has_new_certificate = False
+        self._witnessing: asyncio.Task[None] | None = None
         self._streams = Streams(relay.outbox, relay.workers)
         self._reactions: dict[type[Frame], Callable[[Any], Awaitable[SessionEnd | None]]] = {
             OfferJob: self._take_job,
@@ -95,6 +99,7 @@ class Session:
             OfferTrust: self._take_trust,
             OfferUpdate: self._take_update,
             RenewCertificate: self._take_renewal,
+            ShowCheckpoint: self._take_checkpoint,
             AckEvents: self._take_ack,
             CheckDrift: self._take_drift_check,
             CheckHealth: self._take_health_check,
@@ -135,8 +140,9 @@ class Session:
             return SessionEnd(EndKind.LOST, str(error), None, self._healthy_seconds)
         finally:
             self._relay.outbox.close()
-            if self._renewal is not None:
-                self._renewal.cancel()
+            for task in (self._renewal, self._witnessing):
+                if task is not None:
+                    task.cancel()
             await self._streams.close()
 
     @property
@@ -232,6 +238,22 @@ class Session:
             return
         self._has_new_certificate = True
         await self._connection.close()
+
+    async def _take_checkpoint(self, frame: ShowCheckpoint) -> None:
+        # One at a time: what is not answered is shown again with the next one, or in the next session.
+        witness = self._hooks.witness
+        if witness is not None and (self._witnessing is None or self._witnessing.done()):
+            self._witnessing = asyncio.create_task(self._witness(witness, frame), name="witness")
+
+    async def _witness(self, witness: Callable[[ShowCheckpoint], CheckpointSeen], frame: ShowCheckpoint) -> None:
+        try:
+            seen = await asyncio.to_thread(witness, frame)
+        except (FleetError, OSError) as error:
+            self._relay.report("warning", f"an end of the audit log is not witnessed: {error}")
+            return
+        if seen.refusal:
+            self._relay.report("error", f"the audit log contradicts what this node was shown: {seen.refusal}")
+        self._relay.outbox.put(seen)
 
     async def _take_update(self, frame: OfferUpdate) -> None:
         self._hooks.on_update(frame)

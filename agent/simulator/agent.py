@@ -26,6 +26,7 @@ from agent.link.settings import NodePaths, read_agent_settings
 from agent.link.spool import Spool
 from agent.link.status_file import LinkStatus, StatusFile
 from agent.link.watchdog import Pulse, ServiceNotifier
+from agent.link.witness import Witness
 from agent.simulator.host import MemoryHost
 from agent.simulator.host_state import HostState
 from agent.simulator.workers import MemoryWorkers
@@ -178,6 +179,7 @@ class SimulatedAgent:
                 status_file=self._status_file,
                 notifier=ServiceNotifier(None),
                 pulse=Pulse(),
+                witness=Witness(paths, settings.node_id),
             )
         )
 

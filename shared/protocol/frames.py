@@ -19,6 +19,7 @@ from shared.protocol.release import SignedRelease
 from shared.protocol.renewal import RenewCertificate, TrustReport
 from shared.protocol.streams import StreamToAgent, StreamToController
 from shared.protocol.update import UpdateReport
+from shared.protocol.witness import CheckpointSeen, ShowCheckpoint
 
 SUBPROTOCOL: Final = "fleet.v1"
 GATEWAY_PATH: Final = "/agent/v1"
@@ -54,6 +55,8 @@ class Hello(Frame, frozen=True, kw_only=True, tag="hello"):
     """Job numbers below `last_seq` that never arrived: somebody in between dropped them. The newest few."""
     build: str = ""
     """Which build of the agent runs (see release.BuildId); empty before capability 2, and where it is no bundle."""
+    can_witness: bool = False
+    """It takes signed ends of the audit log (witness.ShowCheckpoint)."""
 
 
 class Welcome(Frame, frozen=True, kw_only=True, tag="welcome"):
@@ -224,9 +227,20 @@ ToAgent = (
     | CheckDrift
     | CheckHealth
     | Quiet
+    | ShowCheckpoint
 )
 ToController = (
-    Hello | Heartbeat | AckJob | Progress | Event | Metrics | LogLine | NodeHealth | TrustReport | StreamToController
+    Hello
+    | Heartbeat
+    | AckJob
+    | Progress
+    | Event
+    | Metrics
+    | LogLine
+    | NodeHealth
+    | TrustReport
+    | StreamToController
+    | CheckpointSeen
 )
 
 _T = TypeVar("_T")

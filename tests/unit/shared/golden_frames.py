@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from shared.protocol import frames, health, local, renewal, streams
+from shared.protocol import frames, health, local, renewal, streams, witness
 from shared.protocol.envelope import JOB_TYPE, sign_envelope
 from shared.protocol.job import (
     ChangeKind,
@@ -166,6 +166,15 @@ EXAMPLES: dict[str, frames.Frame] = {
         journal_epoch="e", last_seq=6, event_head=9, bundle_version=2, agent_version="0.1.0", clock=1.5,
         modules={"web": "1"},
     ),
+    "hello_witness": frames.Hello(
+        capability=2, oldest_capability=1, node_id="n", node_gen=1, boot_id="b", machine_id_hash="m",
+        journal_epoch="e", last_seq=7, event_head=9, bundle_version=3, agent_version="0.2.0", clock=1.5,
+        modules={"web": "0.2.0"}, build="0.2.0-0123456789ab", can_witness=True,
+    ),
+    "checkpoint": witness.ShowCheckpoint(payload='{"at":"t","cluster_id":"c","hash":"h","number":7}', kid="root", signature="c2ln"),
+    "checkpoint_quiet": witness.ShowCheckpoint(payload="{}", kid="root", signature="c2ln", wants_signature=False),
+    "checkpoint_seen": witness.CheckpointSeen(number=7, hash="h", statement="{}", signature="c2ln", fingerprint="f"),
+    "checkpoint_refused": witness.CheckpointSeen(number=7, hash="h", refusal="checkpoint_fork", known="{}"),
     "welcome": frames.Welcome(
         capability=1, session_epoch=4, events_acked=8, heartbeat_seconds=15.0, metrics_seconds=30.0,
         drift_check_seconds=1800.0, server_time=1.5, bundle_version=2,
