@@ -54,6 +54,7 @@ from controller.core.accounts.upkeep import AccountUpkeep
 from controller.core.audit.chain import record
 from controller.core.audit.checkpoints import PERIOD_SECONDS, Checkpoints
 from controller.core.audit.refusals import record_refusal
+from controller.core.audit.witnesses import Witnesses
 from controller.core.auth.attempts import AttemptRetention
 from controller.core.auth.passkeys import RelyingParty
 from controller.core.auth.passwords import Passwords
@@ -221,8 +222,9 @@ def build_controller(settings: Settings, *, passwords: Passwords | None = None, 
     usage = make_usage(database, schedules)
     watch = Watch(role=role, database=database, fleet=fleet, signer=base.signer, publisher=publisher, metrics=metrics)
     machinery = Machinery(
-        role=role, hints=base.hints, fleet=fleet, engine=base.engine, schedules=schedules, tasks=tasks, metrics=metrics
-    )
+        role=role, hints=base.hints, fleet=fleet, engine=base.engine, schedules=schedules, tasks=tasks, metrics=metrics,
+        witnesses=Witnesses(operations, base.signer, fleet.gateway),
+    )  # fmt: skip
     parts = Parts(
         operations=operations,
         authenticator=authenticator,

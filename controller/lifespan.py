@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from controller.core.audit.witnesses import Witnesses
 from controller.fleet.fleet import Fleet
 from controller.jobs.engine import JobEngine
 from controller.jobs.hints import Hints
@@ -27,6 +28,7 @@ class Machinery:
     schedules: Schedules
     tasks: Tasks
     metrics: ControllerMetrics
+    witnesses: Witnesses
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -44,6 +46,9 @@ class Machinery:
             stack.push_async_callback(self.fleet.stop)
             await self.fleet.start(serves_agents=role.serves_agents)
             await self.engine.start(works=role.works, serves_agents=role.serves_agents)
+            if role.serves_agents:
+                stack.push_async_callback(self.witnesses.stop)
+                await self.witnesses.start()
             stack.push_async_callback(self.tasks.stop)
             await self.tasks.start(works=role.works)
             if role.works:

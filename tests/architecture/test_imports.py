@@ -15,6 +15,8 @@ CLI_MAY_IMPORT = {
     "cli",
     "shared.version",
     "shared.audit_proof",
+    "shared.audit_walk",
+    "shared.audit_witness",
     "shared.audit_csv",
     "click",
     "httpx",

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from controller.core.accounts.models import Account
+from controller.core.audit.witness_models import AuditContradiction
 from controller.core.parked.models import ParkedResource
 from controller.core.usage.models import AccountUsage
 from controller.core.webhooks.models import WebhookEndpoint
@@ -43,7 +44,7 @@ class AttentionItem(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that a person should look at."""
 
     id: Annotated[str, Meta(description="kind.ID, the same as long as it is there.")]
-    kind: Annotated[str, Meta(description="job, parked, node, approval, drift, usage or webhook.")]
+    kind: Annotated[str, Meta(description="job, parked, node, approval, drift, usage, webhook or audit.")]
     severity: Annotated[str, Meta(description="critical or warning.")]
     title: str
     detail: str
@@ -69,6 +70,7 @@ async def read_items(session: AsyncSession, *, now: datetime) -> list[AttentionI
         *await _of_drift(session, now),
         *await _of_usage(session),
         *await _of_webhooks(session),
+        *await _of_audit(session),
     ]
     return [_with_node(item, names, held) for item in found]
 
@@ -326,6 +328,30 @@ def _view_webhook(row: WebhookEndpoint) -> AttentionItem:
             _action("delete", "Nobody needs it.", f"webhooks delete {row.id}", "DELETE", base),
         ),
         fingerprint=_fingerprint(str(row.paused_at), row.pause_reason),
+    )
+
+
+async def _of_audit(session: AsyncSession) -> list[AttentionItem]:
+    """It never goes away by itself: somebody has to look, and to put it aside."""
+    statement = select(AuditContradiction).order_by(AuditContradiction.id.desc()).limit(PER_SOURCE_MAX)
+    return [_view_contradiction(row) for row in await session.scalars(statement)]
+
+
+def _view_contradiction(row: AuditContradiction) -> AttentionItem:
+    return AttentionItem(
+        id=f"audit.{row.id}",
+        kind="audit",
+        severity=CRITICAL,
+        title="a node was shown another audit log before",
+        detail=f"{row.code}: shown {row.shown_number} entries, and it knows an end at {row.known_number}. "
+        "A restored backup, or somebody rewrote the log: compare with an export.",
+        since=row.at,
+        node_id=row.node_id,
+        node_name="",
+        account_id=None,
+        is_muted=False,
+        actions=(_action("verify", "Walk along the whole log.", "audit verify", "GET", "/audit/verify"),),
+        fingerprint=_fingerprint(row.code, str(row.known_number)),
     )
 
 

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.audit.chain import ChainReport, read_head, verify_chain
 from controller.core.audit.models import AuditCheckpoint
+from controller.core.audit.witness_records import find_witness_fault
 from controller.core.context import OpContext
 from controller.core.paging import PageRequest, fetch_page
 from controller.db.base import utc_now
@@ -114,6 +115,9 @@ class Checkpoints:
             if not _is_signed(row, self.public_key):
                 reason = f"the checkpoint at entry {row.number} is not signed by this controller's key"
                 return msgspec.structs.replace(report, first_bad_number=row.number, reason=reason)
+        found = await find_witness_fault(session)
+        if found is not None:
+            return msgspec.structs.replace(report, first_bad_number=found[0], reason=found[1])
         return report
 
     async def list_page(self, ctx: OpContext, page: PageRequest) -> CheckpointPage:

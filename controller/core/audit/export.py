@@ -18,6 +18,7 @@ from sqlalchemy import select
 from controller.core.audit.chain import BATCH, COLUMNS, read_batch, read_head
 from controller.core.audit.checkpoints import Checkpoints, list_checkpoints
 from controller.core.audit.selection import AuditFilter, select_wanted
+from controller.core.audit.witness_records import list_witness_records, read_authorities
 from controller.core.context import OpContext
 from controller.db.engine import Database
 from shared.audit_csv import render_header, render_rows
@@ -82,6 +83,7 @@ async def plan_export(ctx: OpContext, wish: ExportWish, checkpoints: Checkpoints
         "is_filtered": not wish.wanted.is_everything,
         "filter": wish.wanted.describe(),
         "public_key": checkpoints.public_key_text,
+        "authorities": await read_authorities(ctx.session, wish.first, last),
     }
     return Export(wish=wish, last=last, head=head)
 
@@ -93,10 +95,9 @@ async def write_export(database: Database, export: Export) -> AsyncGenerator[byt
         yield render_header().encode()
     async with database.read() as session:
         rows = await list_checkpoints(session, first=max(export.wish.first - 1, 1), last=export.last)
-    yield render(
-        [export.head]
-        + [{"kind": "checkpoint", "payload": row.payload, "kid": row.kid, "signature": row.signature} for row in rows]
-    )
+        said = await list_witness_records(session, export.wish.first, export.last)
+    signed = [{"kind": "checkpoint", "payload": row.payload, "kid": row.kid, "signature": row.signature} for row in rows]
+    yield render([export.head, *signed, *said])
     statement = select_wanted(select(*COLUMNS), export.wish.wanted)
     after, entries, is_more = export.wish.first - 1, 0, True
     while is_more:

@@ -14,7 +14,7 @@ from controller.core.audit.models import AuditEntry
 from controller.core.fields import require_text
 from shared.errors import InvalidInputError
 
-SECURITY_NOUNS: Final = ("user", "token", "access", "session", "login", "authority", "ca_rotation", "job_key")
+SECURITY_NOUNS: Final = ("user", "token", "access", "session", "login", "authority", "ca_rotation", "job_key", "audit")
 """Everything that was done to these is about who may do what."""
 SECURITY_ACTIONS: Final = (
     "job.refuse", "node.clone_suspected", "node.quarantine", "node.release", "node.request", "node.approve",

@@ -39,6 +39,7 @@ from controller.jobs.loops import Loops
 from shared.errors import FleetError
 from shared.protocol.envelope import Envelope
 from shared.protocol.frames import MAX_FRAME_BYTES, SUBPROTOCOL, Frame, Metrics
+from shared.protocol.witness import CheckpointSeen
 
 POLL_SECONDS: Final = 1.5
 """How long a lost hint delays an offer, and how long a revoked node may stay."""
@@ -94,6 +95,7 @@ class Gateway:
         self.gateway_id = str(uuid.uuid4())
         self._sessions: dict[str, NodeSession] = {}
         self.door = Door(parts.database, parts.clock, self.find_streams)
+        self.on_checkpoint_seen: Callable[[str, CheckpointSeen], None] = lambda _node_id, _seen: None
         self._presence = Presence(parts.database, gateway_id=self.gateway_id)
         self._trust_version = 0
         self._samples = SampleKeeper(options.metrics_seconds, parts.clock)

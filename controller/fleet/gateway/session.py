@@ -52,6 +52,7 @@ from shared.protocol.frames import (
 from shared.protocol.health import NodeHealth
 from shared.protocol.renewal import RenewCertificate, TrustReport
 from shared.protocol.streams import CloseStream, ListStreams, StreamCredit, StreamData, StreamOpened, StreamToController
+from shared.protocol.witness import CheckpointSeen
 
 HELLO_SECONDS: Final = 15.0
 CLOSE_SUPERSEDED: Final = 4001
@@ -103,6 +104,8 @@ class Hub(Protocol):
 
     def note_metrics(self, node_id: str, frame: Metrics) -> None: ...
 
+    on_checkpoint_seen: Callable[[str, CheckpointSeen], None]
+
 
 class NodeSession:
     """Runs over one admitted connection, once."""
@@ -113,6 +116,8 @@ class NodeSession:
         self._admitted = admitted
         self.issuer = admitted.issuer
         self.capability = 0
+        self.can_witness = False
+        self.shown_checkpoint = 0
         self.renewal_asked_at: datetime | None = None
         self.trust_version = 0
         """Of the bundle that the node has, or was offered last."""
@@ -242,7 +247,7 @@ class NodeSession:
             faults.at("hello.before_commit")
         faults.at("hello.after_commit")
         self.epoch = opened.epoch
-        self.capability = frame.capability
+        self.capability, self.can_witness = frame.capability, frame.can_witness
         if opened.suspicion:
             await self._hub.quarantine(self.node_id, opened.suspicion)
             raise FleetError(opened.suspicion, code="duplicate_identity", hint="wcp360 nodes release")
@@ -345,6 +350,9 @@ class NodeSession:
         async with self._hub.database.write() as session:
             await note_bundle(session, self.node_id, self.epoch, frame.bundle_version)
 
+    async def _take_checkpoint_seen(self, frame: CheckpointSeen) -> None:
+        self._hub.on_checkpoint_seen(self.node_id, frame)
+
     async def _take_log_line(self, frame: LogLine) -> None:
         message = frame.message[:2000]
         _log.info("agent.log", node_id=self.node_id, level_of_agent=frame.level, job_id=frame.job_id, message=message)
@@ -364,6 +372,7 @@ class NodeSession:
         NodeHealth: _take_health,
         TrustReport: _take_trust_report,
         LogLine: _take_log_line,
+        CheckpointSeen: _take_checkpoint_seen,
         Hello: _take_second_hello,
         StreamOpened: _take_of_stream,
         StreamData: _take_of_stream,

@@ -13,7 +13,7 @@ create them again.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 from alembic import op
@@ -52,6 +52,27 @@ _SQLITE: Final = (
          WHEN NEW.number <= (SELECT coalesce(max(number), 0) FROM audit_checkpoints)
            OR EXISTS (SELECT 1 FROM audit_checkpoints WHERE id = NEW.id) BEGIN
          SELECT RAISE(ABORT, 'the audit log is append-only: checkpoints move forward only'); END""",
+    """CREATE TRIGGER audit_witnesses_no_update BEFORE UPDATE ON audit_witnesses BEGIN
+         SELECT RAISE(ABORT, 'the audit log is append-only: UPDATE is refused'); END""",
+    """CREATE TRIGGER audit_witnesses_no_delete BEFORE DELETE ON audit_witnesses BEGIN
+         SELECT RAISE(ABORT, 'the audit log is append-only: DELETE is refused'); END""",
+    """CREATE TRIGGER audit_witnesses_no_insert BEFORE INSERT ON audit_witnesses
+         WHEN EXISTS (SELECT 1 FROM audit_witnesses WHERE id = NEW.id OR (node_id = NEW.node_id AND number = NEW.number)) BEGIN
+         SELECT RAISE(ABORT, 'the audit log is append-only: it is there already'); END""",
+    """CREATE TRIGGER audit_witness_certificates_no_update BEFORE UPDATE ON audit_witness_certificates BEGIN
+         SELECT RAISE(ABORT, 'the audit log is append-only: UPDATE is refused'); END""",
+    """CREATE TRIGGER audit_witness_certificates_no_delete BEFORE DELETE ON audit_witness_certificates BEGIN
+         SELECT RAISE(ABORT, 'the audit log is append-only: DELETE is refused'); END""",
+    """CREATE TRIGGER audit_witness_certificates_no_insert BEFORE INSERT ON audit_witness_certificates
+         WHEN EXISTS (SELECT 1 FROM audit_witness_certificates WHERE id = NEW.id OR fingerprint = NEW.fingerprint) BEGIN
+         SELECT RAISE(ABORT, 'the audit log is append-only: it is there already'); END""",
+    """CREATE TRIGGER audit_contradictions_no_update BEFORE UPDATE ON audit_contradictions BEGIN
+         SELECT RAISE(ABORT, 'the audit log is append-only: UPDATE is refused'); END""",
+    """CREATE TRIGGER audit_contradictions_no_delete BEFORE DELETE ON audit_contradictions BEGIN
+         SELECT RAISE(ABORT, 'the audit log is append-only: DELETE is refused'); END""",
+    """CREATE TRIGGER audit_contradictions_no_insert BEFORE INSERT ON audit_contradictions
+         WHEN EXISTS (SELECT 1 FROM audit_contradictions WHERE id = NEW.id OR (node_id = NEW.node_id AND known_number = NEW.known_number)) BEGIN
+         SELECT RAISE(ABORT, 'the audit log is append-only: it is there already'); END""",
 )
 
 # ENABLE ALWAYS: a superuser's `SET session_replication_role = replica` must not switch them off.
@@ -97,12 +118,21 @@ _POSTGRESQL: Final = (
        FOR EACH STATEMENT EXECUTE FUNCTION wcp360_refuse_audit_change()""",
     """CREATE TRIGGER audit_head_no_return BEFORE UPDATE ON audit_head
        FOR EACH ROW EXECUTE FUNCTION wcp360_check_audit_head()""",
+    """CREATE TRIGGER audit_witnesses_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_witnesses
+       FOR EACH STATEMENT EXECUTE FUNCTION wcp360_refuse_audit_change()""",
+    """CREATE TRIGGER audit_witness_certificates_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_witness_certificates
+       FOR EACH STATEMENT EXECUTE FUNCTION wcp360_refuse_audit_change()""",
+    """CREATE TRIGGER audit_contradictions_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_contradictions
+       FOR EACH STATEMENT EXECUTE FUNCTION wcp360_refuse_audit_change()""",
     "ALTER TABLE audit_entries ENABLE ALWAYS TRIGGER audit_entries_no_change",
     "ALTER TABLE audit_entries ENABLE ALWAYS TRIGGER audit_entries_no_insert",
     "ALTER TABLE audit_head ENABLE ALWAYS TRIGGER audit_head_no_delete",
     "ALTER TABLE audit_head ENABLE ALWAYS TRIGGER audit_head_no_return",
     "ALTER TABLE audit_checkpoints ENABLE ALWAYS TRIGGER audit_checkpoints_no_change",
     "ALTER TABLE audit_checkpoints ENABLE ALWAYS TRIGGER audit_checkpoints_no_insert",
+    "ALTER TABLE audit_witnesses ENABLE ALWAYS TRIGGER audit_witnesses_no_change",
+    "ALTER TABLE audit_witness_certificates ENABLE ALWAYS TRIGGER audit_witness_certificates_no_change",
+    "ALTER TABLE audit_contradictions ENABLE ALWAYS TRIGGER audit_contradictions_no_change",
 )
 
 _SQLITE_DOWN: Final = (
@@ -115,6 +145,15 @@ _SQLITE_DOWN: Final = (
     "DROP TRIGGER IF EXISTS audit_checkpoints_no_update",
     "DROP TRIGGER IF EXISTS audit_checkpoints_no_delete",
     "DROP TRIGGER IF EXISTS audit_checkpoints_no_insert",
+    "DROP TRIGGER IF EXISTS audit_witnesses_no_update",
+    "DROP TRIGGER IF EXISTS audit_witnesses_no_delete",
+    "DROP TRIGGER IF EXISTS audit_witnesses_no_insert",
+    "DROP TRIGGER IF EXISTS audit_witness_certificates_no_update",
+    "DROP TRIGGER IF EXISTS audit_witness_certificates_no_delete",
+    "DROP TRIGGER IF EXISTS audit_witness_certificates_no_insert",
+    "DROP TRIGGER IF EXISTS audit_contradictions_no_update",
+    "DROP TRIGGER IF EXISTS audit_contradictions_no_delete",
+    "DROP TRIGGER IF EXISTS audit_contradictions_no_insert",
 )
 _POSTGRESQL_DOWN: Final = (
     "DROP FUNCTION IF EXISTS wcp360_refuse_audit_change CASCADE",
@@ -139,11 +178,55 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_checkpoints")),
         sa.UniqueConstraint("number", name=op.f("uq_audit_checkpoints_number")),
     )
+    _create_witness_tables()
     for statement in _SQLITE if op.get_bind().dialect.name == "sqlite" else _POSTGRESQL:
         op.execute(statement)
+
+
+def _common(table: str) -> tuple[Any, ...]:
+    return (
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("created_at", UtcDateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", UtcDateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f(f"pk_{table}")),
+    )
+
+
+def _create_witness_tables() -> None:
+    op.create_table(
+        "audit_witnesses",
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("node_id", sa.String(length=36), nullable=False),
+        sa.Column("payload", sa.Text(), nullable=False),
+        sa.Column("fingerprint", sa.String(length=64), nullable=False),
+        sa.Column("signature", sa.String(length=200), nullable=False),
+        *_common("audit_witnesses"),
+        sa.UniqueConstraint("node_id", "number", name=op.f("uq_audit_witnesses_node_id")),
+    )
+    op.create_table(
+        "audit_witness_certificates",
+        sa.Column("fingerprint", sa.String(length=64), nullable=False),
+        sa.Column("pem", sa.Text(), nullable=False),
+        sa.Column("authority_pem", sa.Text(), nullable=False),
+        *_common("audit_witness_certificates"),
+        sa.UniqueConstraint("fingerprint", name=op.f("uq_audit_witness_certificates_fingerprint")),
+    )
+    op.create_table(
+        "audit_contradictions",
+        sa.Column("node_id", sa.String(length=36), nullable=False),
+        sa.Column("at", UtcDateTime(timezone=True), nullable=False),
+        sa.Column("code", sa.String(length=40), nullable=False),
+        sa.Column("shown_number", sa.BigInteger(), nullable=False),
+        sa.Column("shown_hash", sa.String(length=64), nullable=False),
+        sa.Column("known_number", sa.BigInteger(), nullable=False),
+        sa.Column("known_payload", sa.Text(), nullable=False),
+        *_common("audit_contradictions"),
+        sa.UniqueConstraint("node_id", "known_number", name=op.f("uq_audit_contradictions_node_id")),
+    )
 
 
 def downgrade() -> None:
     for statement in _SQLITE_DOWN if op.get_bind().dialect.name == "sqlite" else _POSTGRESQL_DOWN:
         op.execute(statement)
-    op.drop_table("audit_checkpoints")
+    for table in ("audit_contradictions", "audit_witness_certificates", "audit_witnesses", "audit_checkpoints"):
+        op.drop_table(table)
