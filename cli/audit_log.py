@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 import binascii
+import gzip
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import click
 
-from cli.commands import build_command, call, collect_query
+from cli.commands import build_command, call, collect_query, fill_path
 from cli.document import Operation
 from cli.errors import CommandFailedError
 from cli.exit_codes import ExitCode
@@ -45,7 +47,7 @@ class AuditGroup(click.Group):
         found = next((operation for operation in operations if operation.command == cmd_name), None)
         if found is None:
             return None
-        return _build_export(found) if cmd_name == "export" else build_command(found)
+        return _build_export(found) if cmd_name in ("export", "download-archive") else build_command(found)
 
 
 @click.group(GROUP, cls=AuditGroup, help=DESCRIPTION)
@@ -72,7 +74,7 @@ def _build_export(operation: Operation) -> click.Command:
 def _export(session: Session, operation: Operation, values: dict[str, Any], output: str | None) -> None:
     query = collect_query(session, operation, values)
     with _open_output(output) as file:
-        for chunk in session.client.download(operation.path, query=query):
+        for chunk in session.client.download(fill_path(session, operation, values), query=query):
             file.write(chunk)
     if output is not None:
         click.echo(f"Written to {output}. Prove it with `wcp360 audit verify --file {output}`.", err=True)
@@ -176,16 +178,28 @@ def _read_known(
 def _verify_file(path: str, known: dict[str, Any]) -> ProofReport:
     try:
         # No translation of line ends: within a quoted cell they are content. utf-8-sig: spreadsheets add the mark.
-        source = sys.stdin.fileno() if path == "-" else path
-        with open(source, encoding="utf-8-sig", newline="", closefd=path != "-") as lines:
+        with _open_text(path) as lines:
             start = next(lines, "")
             is_csv = start.startswith(",".join(COLUMNS[:3]))
             parse = parse_rows if is_csv else parse_lines
             return verify_export(parse(_again(start, lines)), **known)
     except UnicodeDecodeError as error:
         return ProofReport(reason=f"the file is not UTF-8: {error.reason}")
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        return ProofReport(reason=f"the archive was edited or cut off: {error}")
     except OSError as error:
         raise CommandFailedError(f"{path} cannot be read: {error.strerror}", exit_code=ExitCode.USAGE) from error
+
+
+def _open_text(path: str) -> TextIO:
+    """An export, or an archive, which is one packed by gzip."""
+    if path == "-":
+        return open(sys.stdin.fileno(), encoding="utf-8-sig", newline="", closefd=False)
+    with Path(path).open("rb") as raw:
+        is_packed = raw.read(2) == b"\x1f\x8b"  # Source: RFC 1952 section 2.3.1
+    if is_packed:
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return Path(path).open(encoding="utf-8-sig", newline="")
 
 
 def _again(start: str, lines: Iterator[str]) -> Iterator[str]:

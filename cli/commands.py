@@ -141,6 +141,11 @@ def collect_query(session: Session, operation: Operation, values: dict[str, Any]
     return _collect(session, operation.list_parameters("query"), values)
 
 
+def fill_path(session: Session, operation: Operation, values: dict[str, Any]) -> str:
+    """The path of a command, for those that show the answer in a way of their own."""
+    return _path(session, operation, values)
+
+
 def _collect(session: Session, parameters: list[Parameter], values: dict[str, Any]) -> dict[str, Any]:
     collected: dict[str, Any] = {}
     for item in parameters:

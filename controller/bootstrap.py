@@ -51,6 +51,8 @@ from controller.core.accounts.fleet import Reconvergence, committed_by_node, que
 from controller.core.accounts.observe import AccountObserver
 from controller.core.accounts.upkeep import UPKEEP_SECONDS as ACCOUNT_UPKEEP_SECONDS
 from controller.core.accounts.upkeep import AccountUpkeep
+from controller.core.audit.archives import PERIOD_SECONDS as ARCHIVE_SECONDS
+from controller.core.audit.archives import AuditArchiving
 from controller.core.audit.chain import record
 from controller.core.audit.checkpoints import PERIOD_SECONDS, Checkpoints
 from controller.core.audit.refusals import record_refusal
@@ -347,9 +349,17 @@ def _connect(base: _Base, fleet: Fleet, operations: Operations) -> None:
         )
     )
     _add_upkeep(schedules, fleet, Upkeep(database, operations, fleet.maintenance, publisher, base.reconverge))
-    checkpoints = Checkpoints(database, base.signer)
+    checkpoints = _make_checkpoints(base)
+    archiving = AuditArchiving(
+        operations, checkpoints, base.settings.audit_archive_dir, days=base.settings.audit_retention_days
+    )
+    schedules.add(Schedule(name="audit.archive", every_seconds=ARCHIVE_SECONDS, run=archiving.run))
     schedules.add(Schedule(name="audit.checkpoint", every_seconds=PERIOD_SECONDS, run=checkpoints.make))
     add_background(schedules, base.tasks, database, base.settings, publisher)
+
+
+def _make_checkpoints(base: _Base) -> Checkpoints:
+    return Checkpoints(base.database, base.signer, archive_dir=base.settings.audit_archive_dir)
 
 
 def _list_dependencies(base: _Base, fleet: Fleet, streams: Streams) -> dict[str, Any]:
@@ -367,7 +377,7 @@ def _list_dependencies(base: _Base, fleet: Fleet, streams: Streams) -> dict[str,
         "renewal_limits": enrolment.RenewalLimits(base.counters),
         "adopters": DriftAdopters({"site": adopt_site_drift}),
         "parked": _make_parked(fleet),
-        "checkpoints": Checkpoints(base.database, base.signer),
+        "checkpoints": _make_checkpoints(base),
     }
 
 

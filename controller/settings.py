@@ -57,6 +57,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     missing."""
     job_retention_days: Annotated[float, msgspec.Meta(ge=1, le=3650)] = 90.0
     """Jobs that ended well are forgotten after so long; what needs attention stays."""
+    audit_retention_days: Annotated[float, msgspec.Meta(ge=1, le=36500)] | None = None
+    """Entries of the audit log are moved into archives after so long; None: never."""
     drift_check_seconds: Seconds = 900.0
     heartbeat_seconds: Seconds = 20.0
     dead_line_seconds: Seconds = 90.0
@@ -121,6 +123,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def effective_bundle_dir(self) -> Path:
         """Where agent bundles lie."""
         return self.bundle_dir or self.data_dir / "bundles"
+
+    @property
+    def audit_archive_dir(self) -> Path:
+        """Where archives of the audit log lie."""
+        return self.data_dir / "audit-archives"
 
     @property
     def effective_secrets_key_file(self) -> Path:

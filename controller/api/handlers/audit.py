@@ -7,10 +7,11 @@ from typing import Annotated
 
 from litestar import get
 from litestar.di import NamedDependency, Provide
-from litestar.params import QueryParameter
-from litestar.response import Stream
+from litestar.params import PathParameter, QueryParameter
+from litestar.response import File, Stream
 
-from controller.core.audit import service
+from controller.core.audit import archive_views, service
+from controller.core.audit.archive_views import ArchivePage, ArchiveView
 from controller.core.audit.checkpoints import CheckpointPage, Checkpoints
 from controller.core.audit.export import ExportFormat, ExportWish, plan_export, write_export
 from controller.core.audit.selection import AuditFilter
@@ -23,6 +24,7 @@ from controller.core.paging import DEFAULT_LIMIT, PageRequest
 _TAGS = ["audit"]
 _MEDIA_TYPES = {ExportFormat.JSONL: "application/x-ndjson", ExportFormat.CSV: "text/csv; charset=utf-8"}
 
+ArchiveId = Annotated[str, PathParameter(description="Id of the archive.", max_length=80)]
 Action = Annotated[str | None, QueryParameter(description="Only this action, for example site.create.")]
 Target = Annotated[str | None, QueryParameter(description="Only what was done to this noun/ID.")]
 By = Annotated[str | None, QueryParameter(description="Only what this kind/ID did.")]
@@ -148,4 +150,66 @@ async def export_audit(
     )
 
 
-ROUTES = (list_audit, verify_audit, list_audit_checkpoints, export_audit)
+@get("/audit/archives", operation_id="list-audit-archives", tags=_TAGS, summary="List archives of the audit log")
+async def list_audit_archives(
+    *,
+    operations: NamedDependency[Operations],
+    actor: NamedDependency[Actor],
+    request_id: NamedDependency[str],
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+) -> ArchivePage:
+    """Show which entries lie in files, newest first; made by the schedule `audit.archive` (audit_retention_days)."""
+    page = PageRequest(limit=limit, cursor=cursor)
+    return await operations.read(actor, request_id, lambda ctx: archive_views.list_archives(ctx, page))
+
+
+@get(
+    "/audit/archives/{archive_id:str}",
+    operation_id="show-audit-archive",
+    tags=_TAGS,
+    summary="Show an archive of the audit log",
+)
+async def show_audit_archive(
+    *,
+    operations: NamedDependency[Operations],
+    actor: NamedDependency[Actor],
+    request_id: NamedDependency[str],
+    archive_id: ArchiveId,
+) -> ArchiveView:
+    """Show which entries it holds and the hash of its file."""
+    return await operations.read(actor, request_id, lambda ctx: archive_views.show_archive(ctx, archive_id))
+
+
+@get(
+    "/audit/archives/{archive_id:str}/file",
+    operation_id="download-audit-archive",
+    tags=_TAGS,
+    media_type="application/gzip",
+    summary="Download an archive of the audit log",
+)
+async def download_audit_archive(
+    *,
+    operations: NamedDependency[Operations],
+    actor: NamedDependency[Actor],
+    request_id: NamedDependency[str],
+    checkpoints: NamedDependency[Checkpoints],
+    archive_id: ArchiveId,
+) -> File:
+    """Send its file, an export in JSON Lines packed by gzip; `wcp360 audit verify --file` checks it offline."""
+    folder = checkpoints.archive_dir
+    path = await operations.read(
+        actor, request_id, lambda ctx: archive_views.find_archive_file(ctx, archive_id, folder)
+    )
+    return File(path=path, filename=path.name, media_type="application/gzip")
+
+
+ROUTES = (
+    list_audit,
+    verify_audit,
+    list_audit_checkpoints,
+    export_audit,
+    list_audit_archives,
+    show_audit_archive,
+    download_audit_archive,
+)

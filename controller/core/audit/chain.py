@@ -59,6 +59,10 @@ class ChainReport(msgspec.Struct, frozen=True, kw_only=True):
     """How many of them fit the entries."""
     first_bad_number: int | None = None
     reason: str = ""
+    archived: int = 0
+    """Entries up to this one are archived."""
+    absent: tuple[str, ...] = ()
+    """Archives whose files are not here: name and hash of each."""
 
 
 def record(ctx: OpContext, change: Change) -> None:
@@ -149,11 +153,11 @@ async def read_batch(
 class _Walk:
     """Along the chain, as far as it is good."""
 
-    def __init__(self, session: AsyncSession, signed: Mapping[int, str]) -> None:
+    def __init__(self, session: AsyncSession, signed: Mapping[int, str], start: tuple[int, str]) -> None:
         self._session = session
         self._signed = signed
         """Checkpoints: number to hash."""
-        self.number, self.hash = 0, GENESIS_HASH
+        self.number, self.hash = start
         self.checkpoints = 0
 
     async def go(self, *, until: int | None = None) -> str:
@@ -192,12 +196,14 @@ class _Walk:
         return ""
 
 
-async def verify_chain(session: AsyncSession) -> ChainReport:
+async def verify_chain(session: AsyncSession, *, start: tuple[int, str] = (0, GENESIS_HASH)) -> ChainReport:
     """Walk from the first entry to the last and stop at the first one that does not fit. Changes nothing.
+
+    `start` is the number and hash of the last entry that is archived.
 
     Checkpoints are compared by their hash; whether their signatures are good is for who knows the key.
     """
-    walk = _Walk(session, await _read_checkpoints(session))
+    walk = _Walk(session, await _read_checkpoints(session), start)
     reason = await walk.go()
     if not reason:
         head = await read_head(session)

@@ -9,14 +9,17 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Final
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from msgspec import Meta
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from controller.core.audit.archive_files import judge_archive
+from controller.core.audit.archive_models import AuditArchive
 from controller.core.audit.chain import ChainReport, read_head, verify_chain
 from controller.core.audit.models import AuditCheckpoint
 from controller.core.audit.witness_records import find_witness_fault
@@ -25,12 +28,20 @@ from controller.core.paging import PageRequest, fetch_page
 from controller.db.base import utc_now
 from controller.db.engine import Database
 from controller.fleet.signing.signer import Signer
-from shared.audit_proof import CHECKPOINT_TYPE, Checkpoint, ProofError, parse_checkpoint, render_checkpoint
+from shared.audit_proof import (
+    CHECKPOINT_TYPE,
+    GENESIS_HASH,
+    Checkpoint,
+    ProofError,
+    parse_checkpoint,
+    render_checkpoint,
+)
 from shared.errors import RefusedError
 from shared.protocol.envelope import Envelope, Signature, verify_envelope
 
 PERIOD_SECONDS: Final = 3600.0
 """What is written and rewritten within one period is proven by no checkpoint."""
+VERIFY_AGAIN: Final = 3
 
 
 class CheckpointView(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +67,15 @@ class CheckpointPage(msgspec.Struct, frozen=True, kw_only=True):
 class Checkpoints:
     """Makes them, and tells who can prove what."""
 
-    def __init__(self, database: Database, signer: Signer, *, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        database: Database,
+        signer: Signer,
+        *,
+        archive_dir: Path | None = None,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._archive_dir = archive_dir
         self.database = database
         self._signer = signer
         self._clock = clock
@@ -65,6 +84,11 @@ class Checkpoints:
     def cluster_id(self) -> str:
         """Whose log it is."""
         return self._signer.cluster_id
+
+    @property
+    def archive_dir(self) -> Path | None:
+        """Where the files of archives lie; None: nowhere."""
+        return self._archive_dir
 
     @property
     def public_key(self) -> bytes:
@@ -107,8 +131,29 @@ class Checkpoints:
         return f"signed at entry {number}"
 
     async def verify(self, session: AsyncSession) -> ChainReport:
-        """Walk along the chain, and check the signatures too."""
-        report = await verify_chain(session)
+        """Walk along archives and chain, and check the signatures too."""
+        report, archived = await self._walk(session)
+        for _ in range(VERIFY_AGAIN):
+            # What was archived under the walk's feet looks like a gap.
+            if report.first_bad_number is None or archived == await _count_archived(session):
+                break
+            report, archived = await self._walk(session)
+        return report
+
+    async def _walk(self, session: AsyncSession) -> tuple[ChainReport, int]:
+        archived = await self._verify_archives(session)
+        if archived.first_bad_number is not None:
+            return archived, archived.archived
+        return await self._verify_entries(session, archived), archived.archived
+
+    async def _verify_entries(self, session: AsyncSession, archived: ChainReport) -> ChainReport:
+        report = await verify_chain(session, start=(archived.archived, archived.head_hash))
+        report = msgspec.structs.replace(
+            report,
+            archived=archived.archived,
+            absent=archived.absent,
+            checkpoints=report.checkpoints + archived.checkpoints,
+        )
         if report.first_bad_number is not None:
             return report
         for row in await list_checkpoints(session, first=0, last=report.entries):
@@ -119,6 +164,35 @@ class Checkpoints:
         if found is not None:
             return msgspec.structs.replace(report, first_bad_number=found[0], reason=found[1])
         return report
+
+    async def _verify_archives(self, session: AsyncSession) -> ChainReport:
+        """From the first entry to the end of the last archive, as far as the files are here."""
+        rows = list(await session.scalars(select(AuditArchive).order_by(AuditArchive.last)))
+        ends = await list_checkpoints(session, first=1, last=await _count_archived(session))
+        signed = {row.number: row.hash for row in ends}
+        number, value, absent, bad = 0, GENESIS_HASH, [], ""
+        for row in rows:
+            if (row.first, row.previous_hash) != (number + 1, value):
+                bad = f"the archive {row.name} does not continue entry {number}"
+            elif signed.get(row.last) != row.hash:
+                bad = f"the archive {row.name} does not end at a signed checkpoint"
+            else:
+                found = await judge_archive(self._archive_dir, row, self.public_key)
+                if found is None:
+                    absent.append(f"{row.name}: entries {row.first} to {row.last}, SHA-256 {row.sha256}")
+                bad = f"the archive {row.name}: {found}" if found else ""
+            if bad:
+                break
+            number, value = row.last, row.hash
+        return ChainReport(
+            entries=number,
+            head_hash=value,
+            checkpoints=len(signed),
+            first_bad_number=number + 1 if bad else None,
+            reason=bad,
+            archived=number,
+            absent=tuple(absent),
+        )
 
     async def list_page(self, ctx: OpContext, page: PageRequest) -> CheckpointPage:
         """Newest first.
@@ -139,6 +213,10 @@ async def list_checkpoints(session: AsyncSession, *, first: int, last: int) -> l
     """Those at these entries, oldest first."""
     statement = select(AuditCheckpoint).where(AuditCheckpoint.number >= first, AuditCheckpoint.number <= last)
     return list(await session.scalars(statement.order_by(AuditCheckpoint.number)))
+
+
+async def _count_archived(session: AsyncSession) -> int:
+    return (await session.execute(select(func.max(AuditArchive.last)))).scalar_one() or 0
 
 
 async def _find_last(session: AsyncSession) -> AuditCheckpoint | None:

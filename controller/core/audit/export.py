@@ -13,8 +13,10 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from controller.core.audit.archive_models import AuditArchive
 from controller.core.audit.chain import BATCH, COLUMNS, read_batch, read_head
 from controller.core.audit.checkpoints import Checkpoints, list_checkpoints
 from controller.core.audit.selection import AuditFilter, select_wanted
@@ -69,23 +71,49 @@ async def plan_export(ctx: OpContext, wish: ExportWish, checkpoints: Checkpoints
         select(*COLUMNS), wish.wanted
     )  # a wrong field is told now: once bytes are on their way it is too late
     number, value = await read_head(ctx.session)
+    wish = await _leave_out_archived(ctx.session, wish)
     last = number if wish.last is None else min(wish.last, number)
-    head = {
+    head = await make_head(ctx.session, wish, checkpoints, last=last, end=(number, value))
+    head = {**head, "made_at": _text(ctx.now), "made_for": ctx.actor.reference}
+    return Export(wish=wish, last=last, head=head)
+
+
+async def _leave_out_archived(session: AsyncSession, wish: ExportWish) -> ExportWish:
+    """The wish, from the first entry on that is in the database.
+
+    Raises:
+        InvalidInputError: `audit_archived`: it names entries that are not.
+    """
+    archived = (await session.execute(select(func.max(AuditArchive.last)))).scalar_one() or 0
+    if wish.first > archived:
+        return wish
+    if wish.first > 1 or (wish.last is not None and wish.last <= archived):
+        raise InvalidInputError(
+            f"entries up to {archived} are archived",
+            field="first",
+            code="audit_archived",
+            hint="wcp360 audit list-archives",
+        )
+    return msgspec.structs.replace(wish, first=archived + 1)
+
+
+async def make_head(
+    session: AsyncSession, wish: ExportWish, checkpoints: Checkpoints, *, last: int, end: tuple[int, str]
+) -> dict[str, Any]:
+    """The first record, but for when and for whom it is made. `end` is where the log ends now: number and hash."""
+    return {
         "kind": "head",
         "format": FORMAT,
         "cluster_id": checkpoints.cluster_id,
-        "made_at": _text(ctx.now),
-        "made_for": ctx.actor.reference,
-        "number": number,
-        "hash": value,
+        "number": end[0],
+        "hash": end[1],
         "first": wish.first,
         "last": last,
         "is_filtered": not wish.wanted.is_everything,
         "filter": wish.wanted.describe(),
         "public_key": checkpoints.public_key_text,
-        "authorities": await read_authorities(ctx.session, wish.first, last),
+        "authorities": await read_authorities(session, wish.first, last),
     }
-    return Export(wish=wish, last=last, head=head)
 
 
 async def write_export(database: Database, export: Export) -> AsyncGenerator[bytes]:
@@ -96,7 +124,9 @@ async def write_export(database: Database, export: Export) -> AsyncGenerator[byt
     async with database.read() as session:
         rows = await list_checkpoints(session, first=max(export.wish.first - 1, 1), last=export.last)
         said = await list_witness_records(session, export.wish.first, export.last)
-    signed = [{"kind": "checkpoint", "payload": row.payload, "kid": row.kid, "signature": row.signature} for row in rows]
+    signed = [
+        {"kind": "checkpoint", "payload": row.payload, "kid": row.kid, "signature": row.signature} for row in rows
+    ]
     yield render([export.head, *signed, *said])
     statement = select_wanted(select(*COLUMNS), export.wish.wanted)
     after, entries, is_more = export.wish.first - 1, 0, True

@@ -56,6 +56,10 @@ class AuditVerification(msgspec.Struct, frozen=True, kw_only=True):
     checkpoints: Annotated[int, Meta(description="How many signed checkpoints fit the entries.")]
     first_bad_number: Annotated[int | None, Meta(description="The first entry that does not fit.")]
     reason: str
+    archived: Annotated[int, Meta(description="Entries up to this one are in archives, and proven there.")]
+    absent_archives: Annotated[
+        tuple[str, ...], Meta(description="Archives whose files are not here, with the hash that each must have.")
+    ]
 
 
 async def list_audit(ctx: OpContext, page: PageRequest, wanted: AuditFilter) -> AuditPage:
@@ -88,6 +92,8 @@ async def verify_audit(ctx: OpContext, checkpoints: Checkpoints | None = None) -
         checkpoints=report.checkpoints,
         first_bad_number=report.first_bad_number,
         reason=report.reason,
+        archived=report.archived,
+        absent_archives=report.absent,
     )
 
 

@@ -250,7 +250,9 @@ CORE_EVENTS: Final[tuple[EventType, ...]] = (
     }),
     *changes_of("security", dict[str, Any], {"update": "The rules about signing in changed."}),
     *changes_of("rate_limits", dict[str, Any], {"update": "How often the API may be asked was changed."}),
-    *changes_of("audit", dict[str, Any], {"contradict": "A node was shown another audit log before."}),
+    *changes_of("audit", dict[str, Any], {
+        "contradict": "A node was shown another audit log before.", "archive": "Old audit entries are in a file now.",
+    }),
     *changes_of("access", dict[str, Any], {"refuse": "Somebody was refused what they may not do."}),
     *changes_of("token", dict[str, Any], {"create": "An API token was made.", "revoke": "An API token was revoked."}),
     *changes_of("schedule", dict[str, Any], {"run": "Somebody let a schedule come back."}),

@@ -256,7 +256,7 @@ async def build_hosting(database: Database, pki_dir: Path) -> Hosting:
     """Put one together on a migrated database, signed in as an administrator."""
     signer = LocalSigner(pki_dir)
     signer.open()
-    checkpoints = Checkpoints(database, signer)
+    checkpoints = Checkpoints(database, signer, archive_dir=pki_dir.parent / "audit-archives")
     passwords = Passwords(FAST_HASHER)
     authenticator = Authenticator(database, passwords, session_hours=1)
     publisher, engine, metrics = EventPublisher(), FakeEngine(), ControllerMetrics()

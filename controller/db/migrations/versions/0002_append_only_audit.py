@@ -3,6 +3,10 @@
 Revision: 0002
 Follows: 0001
 
+Entries can be removed once a row of `audit_archives` names them (controller.core.audit.archives), and in no other way:
+that row cannot be changed or removed, continues the row before it, and ends at an entry that is there and has a signed
+checkpoint.
+
 Written by hand. The database itself refuses to change, remove or insert entries of the audit log and its signed
 checkpoints, whoever asks: an administrator of the controller, the controller after a mistake, a person with `sqlite3` or `psql`. Whoever may change
 the schema can take the triggers away first; that is what the hash chain is for.
@@ -30,10 +34,12 @@ depends_on = None
 _SQLITE: Final = (
     """CREATE TRIGGER audit_entries_no_update BEFORE UPDATE ON audit_entries BEGIN
          SELECT RAISE(ABORT, 'the audit log is append-only: UPDATE is refused'); END""",
-    """CREATE TRIGGER audit_entries_no_delete BEFORE DELETE ON audit_entries BEGIN
+    """CREATE TRIGGER audit_entries_no_delete BEFORE DELETE ON audit_entries
+         WHEN OLD.number > (SELECT coalesce(max(last), 0) FROM audit_archives) BEGIN
          SELECT RAISE(ABORT, 'the audit log is append-only: DELETE is refused'); END""",
     """CREATE TRIGGER audit_entries_no_insert BEFORE INSERT ON audit_entries
          WHEN NEW.number <= (SELECT coalesce(max(number), 0) FROM audit_entries)
+           OR NEW.number <= (SELECT coalesce(max(last), 0) FROM audit_archives)
            OR EXISTS (SELECT 1 FROM audit_entries WHERE id = NEW.id) BEGIN
          SELECT RAISE(ABORT, 'the audit log is append-only: an entry goes to its end'); END""",
     """CREATE TRIGGER audit_head_no_return BEFORE UPDATE ON audit_head
@@ -52,6 +58,16 @@ _SQLITE: Final = (
          WHEN NEW.number <= (SELECT coalesce(max(number), 0) FROM audit_checkpoints)
            OR EXISTS (SELECT 1 FROM audit_checkpoints WHERE id = NEW.id) BEGIN
          SELECT RAISE(ABORT, 'the audit log is append-only: checkpoints move forward only'); END""",
+    """CREATE TRIGGER audit_archives_no_update BEFORE UPDATE ON audit_archives BEGIN
+         SELECT RAISE(ABORT, 'the audit log is append-only: UPDATE is refused'); END""",
+    """CREATE TRIGGER audit_archives_no_delete BEFORE DELETE ON audit_archives BEGIN
+         SELECT RAISE(ABORT, 'the audit log is append-only: DELETE is refused'); END""",
+    """CREATE TRIGGER audit_archives_no_insert BEFORE INSERT ON audit_archives
+         WHEN NEW.first <> (SELECT coalesce(max(last), 0) + 1 FROM audit_archives) OR NEW.last < NEW.first
+           OR NOT EXISTS (SELECT 1 FROM audit_checkpoints WHERE number = NEW.last AND hash = NEW.hash)
+           OR NOT EXISTS (SELECT 1 FROM audit_entries WHERE number = NEW.last AND hash = NEW.hash)
+           OR EXISTS (SELECT 1 FROM audit_archives WHERE id = NEW.id) BEGIN
+         SELECT RAISE(ABORT, 'the audit log is append-only: an archive continues the last one to a checkpoint'); END""",
     """CREATE TRIGGER audit_witnesses_no_update BEFORE UPDATE ON audit_witnesses BEGIN
          SELECT RAISE(ABORT, 'the audit log is append-only: UPDATE is refused'); END""",
     """CREATE TRIGGER audit_witnesses_no_delete BEFORE DELETE ON audit_witnesses BEGIN
@@ -84,7 +100,8 @@ _POSTGRESQL: Final = (
        END $$""",
     """CREATE FUNCTION wcp360_check_audit_entry() RETURNS trigger LANGUAGE plpgsql AS $$
        BEGIN
-         IF NEW.number <= (SELECT coalesce(max(number), 0) FROM audit_entries) THEN
+         IF NEW.number <= (SELECT coalesce(max(number), 0) FROM audit_entries)
+            OR NEW.number <= (SELECT coalesce(max(last), 0) FROM audit_archives) THEN
            RAISE EXCEPTION 'the audit log is append-only: an entry goes to its end'
              USING ERRCODE = 'restrict_violation';
          END IF;
@@ -110,8 +127,31 @@ _POSTGRESQL: Final = (
        FOR EACH STATEMENT EXECUTE FUNCTION wcp360_refuse_audit_change()""",
     """CREATE TRIGGER audit_checkpoints_no_insert BEFORE INSERT ON audit_checkpoints
        FOR EACH ROW EXECUTE FUNCTION wcp360_check_audit_checkpoint()""",
-    """CREATE TRIGGER audit_entries_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_entries
+    """CREATE FUNCTION wcp360_check_audit_removal() RETURNS trigger LANGUAGE plpgsql AS $$
+       BEGIN
+         IF OLD.number > (SELECT coalesce(max(last), 0) FROM audit_archives) THEN
+           RAISE EXCEPTION 'the audit log is append-only: DELETE is refused' USING ERRCODE = 'restrict_violation';
+         END IF;
+         RETURN OLD;
+       END $$""",
+    """CREATE FUNCTION wcp360_check_audit_archive() RETURNS trigger LANGUAGE plpgsql AS $$
+       BEGIN
+         IF NEW.first <> (SELECT coalesce(max(last), 0) + 1 FROM audit_archives) OR NEW.last < NEW.first
+            OR NOT EXISTS (SELECT 1 FROM audit_checkpoints WHERE number = NEW.last AND hash = NEW.hash)
+            OR NOT EXISTS (SELECT 1 FROM audit_entries WHERE number = NEW.last AND hash = NEW.hash) THEN
+           RAISE EXCEPTION 'the audit log is append-only: an archive continues the last one to a checkpoint'
+             USING ERRCODE = 'restrict_violation';
+         END IF;
+         RETURN NEW;
+       END $$""",
+    """CREATE TRIGGER audit_archives_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_archives
        FOR EACH STATEMENT EXECUTE FUNCTION wcp360_refuse_audit_change()""",
+    """CREATE TRIGGER audit_archives_no_insert BEFORE INSERT ON audit_archives
+       FOR EACH ROW EXECUTE FUNCTION wcp360_check_audit_archive()""",
+    """CREATE TRIGGER audit_entries_no_change BEFORE UPDATE OR TRUNCATE ON audit_entries
+       FOR EACH STATEMENT EXECUTE FUNCTION wcp360_refuse_audit_change()""",
+    """CREATE TRIGGER audit_entries_no_delete BEFORE DELETE ON audit_entries
+       FOR EACH ROW EXECUTE FUNCTION wcp360_check_audit_removal()""",
     """CREATE TRIGGER audit_entries_no_insert BEFORE INSERT ON audit_entries
        FOR EACH ROW EXECUTE FUNCTION wcp360_check_audit_entry()""",
     """CREATE TRIGGER audit_head_no_delete BEFORE DELETE OR TRUNCATE ON audit_head
@@ -125,7 +165,10 @@ _POSTGRESQL: Final = (
     """CREATE TRIGGER audit_contradictions_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_contradictions
        FOR EACH STATEMENT EXECUTE FUNCTION wcp360_refuse_audit_change()""",
     "ALTER TABLE audit_entries ENABLE ALWAYS TRIGGER audit_entries_no_change",
+    "ALTER TABLE audit_entries ENABLE ALWAYS TRIGGER audit_entries_no_delete",
     "ALTER TABLE audit_entries ENABLE ALWAYS TRIGGER audit_entries_no_insert",
+    "ALTER TABLE audit_archives ENABLE ALWAYS TRIGGER audit_archives_no_change",
+    "ALTER TABLE audit_archives ENABLE ALWAYS TRIGGER audit_archives_no_insert",
     "ALTER TABLE audit_head ENABLE ALWAYS TRIGGER audit_head_no_delete",
     "ALTER TABLE audit_head ENABLE ALWAYS TRIGGER audit_head_no_return",
     "ALTER TABLE audit_checkpoints ENABLE ALWAYS TRIGGER audit_checkpoints_no_change",
@@ -145,6 +188,9 @@ _SQLITE_DOWN: Final = (
     "DROP TRIGGER IF EXISTS audit_checkpoints_no_update",
     "DROP TRIGGER IF EXISTS audit_checkpoints_no_delete",
     "DROP TRIGGER IF EXISTS audit_checkpoints_no_insert",
+    "DROP TRIGGER IF EXISTS audit_archives_no_update",
+    "DROP TRIGGER IF EXISTS audit_archives_no_delete",
+    "DROP TRIGGER IF EXISTS audit_archives_no_insert",
     "DROP TRIGGER IF EXISTS audit_witnesses_no_update",
     "DROP TRIGGER IF EXISTS audit_witnesses_no_delete",
     "DROP TRIGGER IF EXISTS audit_witnesses_no_insert",
@@ -158,6 +204,8 @@ _SQLITE_DOWN: Final = (
 _POSTGRESQL_DOWN: Final = (
     "DROP FUNCTION IF EXISTS wcp360_refuse_audit_change CASCADE",
     "DROP FUNCTION IF EXISTS wcp360_check_audit_entry CASCADE",
+    "DROP FUNCTION IF EXISTS wcp360_check_audit_removal CASCADE",
+    "DROP FUNCTION IF EXISTS wcp360_check_audit_archive CASCADE",
     "DROP FUNCTION IF EXISTS wcp360_check_audit_head CASCADE",
     "DROP FUNCTION IF EXISTS wcp360_check_audit_checkpoint CASCADE",
 )
@@ -178,6 +226,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_checkpoints")),
         sa.UniqueConstraint("number", name=op.f("uq_audit_checkpoints_number")),
     )
+    _create_archive_table()
     _create_witness_tables()
     for statement in _SQLITE if op.get_bind().dialect.name == "sqlite" else _POSTGRESQL:
         op.execute(statement)
@@ -189,6 +238,23 @@ def _common(table: str) -> tuple[Any, ...]:
         sa.Column("created_at", UtcDateTime(timezone=True), nullable=False),
         sa.Column("updated_at", UtcDateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f(f"pk_{table}")),
+    )
+
+
+def _create_archive_table() -> None:
+    op.create_table(
+        "audit_archives",
+        sa.Column("first", sa.BigInteger(), nullable=False),
+        sa.Column("last", sa.BigInteger(), nullable=False),
+        sa.Column("hash", sa.String(length=64), nullable=False),
+        sa.Column("previous_hash", sa.String(length=64), nullable=False),
+        sa.Column("at", UtcDateTime(timezone=True), nullable=False),
+        sa.Column("name", sa.String(length=100), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        *_common("audit_archives"),
+        sa.UniqueConstraint("first", name=op.f("uq_audit_archives_first")),
+        sa.UniqueConstraint("last", name=op.f("uq_audit_archives_last")),
     )
 
 
@@ -228,5 +294,5 @@ def _create_witness_tables() -> None:
 def downgrade() -> None:
     for statement in _SQLITE_DOWN if op.get_bind().dialect.name == "sqlite" else _POSTGRESQL_DOWN:
         op.execute(statement)
-    for table in ("audit_contradictions", "audit_witness_certificates", "audit_witnesses", "audit_checkpoints"):
+    for table in ("audit_contradictions", "audit_witness_certificates", "audit_witnesses", "audit_archives", "audit_checkpoints"):
         op.drop_table(table)
