@@ -24,7 +24,7 @@ import psutil
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "packaging" / "quickstart"), str(ROOT / "packaging" / "lab")]
 
-from tests.bench import audit, bench_api, metrics, node, report, roundtrip, sessions, throughput  # noqa: E402 - needs the two folders
+from tests.bench import audit, bench_api, metrics, node, report, roundtrip, sessions, size, throughput  # noqa: E402 - needs the two folders
 from tests.bench.framework import Benchmark, Measurement, Options, failed  # noqa: E402 - as above
 
 BENCHMARKS: tuple[Benchmark, ...] = (
@@ -35,6 +35,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     metrics.BENCHMARK,
     audit.BENCHMARK,
     bench_api.BENCHMARK,
+    size.BENCHMARK,
 )
 GRACE_SECONDS = 90.0
 LOG_TAIL = 600

@@ -8,11 +8,12 @@ import pytest
 from sqlalchemy import delete, select, text, update
 from sqlalchemy.exc import DBAPIError
 
-from controller.core.audit.chain import GENESIS_HASH, entry_hash, verify_chain
+from controller.core.audit.chain import GENESIS_HASH, append_entries, entry_hash, verify_chain
 from controller.core.audit.models import AuditEntry, AuditHead
 from controller.core.audit.service import verify_audit
-from controller.core.context import Actor, Change, Role
+from controller.core.context import Actor, Change, OpContext, Role
 from controller.core.operations import FleetContext
+from controller.db.base import utc_now
 from controller.db.engine import Database
 from shared.errors import ConflictError, ForbiddenError
 from tests.integration.audit_triggers import unguarded_audit
@@ -161,6 +162,9 @@ async def test_audit_log_when_an_entry_is_written_over_is_refused_by_the_databas
 @pytest.mark.postgresql
 async def test_audit_log_when_a_superuser_of_postgresql_asks_is_refused_all_the_same(postgres_url: str) -> None:
     database = Database(postgres_url)
+    async with database.write() as session:
+        change = Change(action="test.note", target="test/1", target_name="x")
+        await append_entries(OpContext(ADMIN, session, "r", utc_now()), (change,))
 
     async def run(statement: str) -> None:
         async with database.write() as session:

@@ -227,7 +227,7 @@ class Api:
         ids["parked_id"] = await self._add_parked(ids, name)
         ids |= await self._add_webhook()
         ids |= await self._add_rollout(number, ids["node_id"])
-        ids |= {"session_id": ids["node_id"], "passkey_id": ids["node_id"], "username": "admin"}
+        ids |= {"session_id": ids["node_id"], "archive_id": ids["node_id"], "passkey_id": ids["node_id"], "username": "admin"}
         ids["kid"] = (await self.controller.fleet.keys.signer.current_job_keys())[-1].kid
         return ids
 

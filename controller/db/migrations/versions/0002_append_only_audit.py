@@ -4,8 +4,7 @@ Revision: 0002
 Follows: 0001
 
 Entries can be removed once a row of `audit_archives` names them (controller.core.audit.archives), and in no other way:
-that row cannot be changed or removed, continues the row before it, and ends at an entry that is there and has a signed
-checkpoint.
+that row cannot be changed or removed, continues the row before it, and ends at an entry that has a signed checkpoint.
 
 Written by hand. The database itself refuses to change, remove or insert entries of the audit log and its signed
 checkpoints, whoever asks: an administrator of the controller, the controller after a mistake, a person with `sqlite3` or `psql`. Whoever may change
@@ -65,7 +64,6 @@ _SQLITE: Final = (
     """CREATE TRIGGER audit_archives_no_insert BEFORE INSERT ON audit_archives
          WHEN NEW.first <> (SELECT coalesce(max(last), 0) + 1 FROM audit_archives) OR NEW.last < NEW.first
            OR NOT EXISTS (SELECT 1 FROM audit_checkpoints WHERE number = NEW.last AND hash = NEW.hash)
-           OR NOT EXISTS (SELECT 1 FROM audit_entries WHERE number = NEW.last AND hash = NEW.hash)
            OR EXISTS (SELECT 1 FROM audit_archives WHERE id = NEW.id) BEGIN
          SELECT RAISE(ABORT, 'the audit log is append-only: an archive continues the last one to a checkpoint'); END""",
     """CREATE TRIGGER audit_witnesses_no_update BEFORE UPDATE ON audit_witnesses BEGIN
@@ -137,8 +135,7 @@ _POSTGRESQL: Final = (
     """CREATE FUNCTION wcp360_check_audit_archive() RETURNS trigger LANGUAGE plpgsql AS $$
        BEGIN
          IF NEW.first <> (SELECT coalesce(max(last), 0) + 1 FROM audit_archives) OR NEW.last < NEW.first
-            OR NOT EXISTS (SELECT 1 FROM audit_checkpoints WHERE number = NEW.last AND hash = NEW.hash)
-            OR NOT EXISTS (SELECT 1 FROM audit_entries WHERE number = NEW.last AND hash = NEW.hash) THEN
+            OR NOT EXISTS (SELECT 1 FROM audit_checkpoints WHERE number = NEW.last AND hash = NEW.hash) THEN
            RAISE EXCEPTION 'the audit log is append-only: an archive continues the last one to a checkpoint'
              USING ERRCODE = 'restrict_violation';
          END IF;
