@@ -18,9 +18,12 @@ class AuditEntry(Model):
 
     __tablename__ = "audit_entries"
     __table_args__ = (
-        Index("ix_audit_entries_target", "target"),
-        Index("ix_audit_entries_actor", "actor"),
-        # The newest of one tenant or address are asked for: the key is the order in which they were written.
+        # The newest of one kind are asked for: the key is the order in which they were written. Without it PostgreSQL
+        # walks back through the whole log for an actor that did nothing (measured: 0.9 s of 500,000 entries).
+        Index("ix_audit_entries_target", "target", "id"),
+        Index("ix_audit_entries_actor", "actor", "id"),
+        Index("ix_audit_entries_action", "action", "id"),
+        Index("ix_audit_entries_request_id", "request_id", "id"),
         Index("ix_audit_entries_account_id", "account_id", "id"),
         Index("ix_audit_entries_client_id", "client_id", "id"),
         Index("ix_audit_entries_address", "address", "id"),
@@ -38,8 +41,8 @@ class AuditEntry(Model):
     """The tenant whose thing was changed. No foreign key: an entry outlives everything."""
     client_id: Mapped[str | None] = mapped_column(String(36))
     """Whose account it was at that time."""
-    request_id: Mapped[str] = mapped_column(String(100), index=True)
-    action: Mapped[str] = mapped_column(String(100), index=True)
+    request_id: Mapped[str] = mapped_column(String(100))
+    action: Mapped[str] = mapped_column(String(100))
     target: Mapped[str] = mapped_column(String(100))
     """noun/ID."""
     target_name: Mapped[str] = mapped_column(String(300))
