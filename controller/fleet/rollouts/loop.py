@@ -20,7 +20,7 @@ from controller.fleet.models import Node, NodeModule, NodeState
 from controller.fleet.nodes.nodes import Nodes
 from controller.fleet.ports import ChangeNote, FleetOp, Publisher, Recorder
 from controller.fleet.rollouts.models import Release, Rollout, RolloutNode, RolloutNodeState, RolloutState
-from controller.fleet.rollouts.plan import NodeStanding, Progress, judge_progress
+from controller.fleet.rollouts.plan import Standing, Progress, judge_progress
 from controller.fleet.rollouts.rollouts import get_rollout, name_of, recall_unoffered
 from controller.jobs.holds import held_node_ids
 from controller.jobs.models import Job
@@ -231,7 +231,7 @@ class _Turn:
         rollout = self._rollout
         await self._skip_hopeless()
         standings = [
-            NodeStanding(
+            Standing(
                 name=sight.name, wave=sight.wave, state=sight.state, is_connected=sight.is_well, note=sight.note
             )
             for sight in self._sights

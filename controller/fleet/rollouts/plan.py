@@ -1,4 +1,7 @@
-"""How a rollout goes on, decided from what is known of its nodes: pure, so every case is a test without a fleet."""
+"""How a rollout goes on, decided from what is known of its nodes: pure, so every case is a test without a fleet.
+
+What goes over accounts in waves (controller.core.packages.rollouts) is decided here as well: `noun` says what is meant.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,12 @@ MAX_WAVES: Final = 20
 _WAVE: Final = re.compile(r"^([1-9][0-9]{0,5})(%?)$", re.ASCII)
 
 
-def parse_waves(waves: Sequence[str]) -> tuple[str, ...]:
+def parse_waves(waves: Sequence[str], *, field: str = "waves") -> tuple[str, ...]:
     """The waves as they are kept; the last one always reaches every node.
+
+    Args:
+        waves: As somebody gave them.
+        field: Name of the field that they came in.
 
     Raises:
         InvalidInputError: One is neither a number of nodes nor a share, or they do not grow.
@@ -29,13 +36,13 @@ def parse_waves(waves: Sequence[str]) -> tuple[str, ...]:
         found = _WAVE.match(wave)
         share = int(found[1]) if found is not None and found[2] else None
         if found is None or (share is not None and share > 100):
-            raise InvalidInputError(f"{wave[:20]!r} is neither a number of nodes nor a share such as 5%", field="waves")
+            raise InvalidInputError(f"{wave[:20]!r} is neither a number nor a share such as 5%", field=field)
         if share is not None and share <= last_share:
-            raise InvalidInputError(f"{wave} comes after {last_share}%: waves grow", field="waves")
+            raise InvalidInputError(f"{wave} comes after {last_share}%: waves grow", field=field)
         last_share = share or last_share
     complete = tuple(waves) if last_share == 100 else (*waves, "100%")
     if len(complete) > MAX_WAVES:
-        raise InvalidInputError(f"at most {MAX_WAVES} waves", field="waves")
+        raise InvalidInputError(f"at most {MAX_WAVES} waves", field=field)
     return complete
 
 
@@ -50,8 +57,8 @@ def assign_waves(waves: Sequence[str], count: int) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodeStanding:
-    """What the decision needs to know of one node."""
+class Standing:
+    """What the decision needs to know of one node (or account)."""
 
     name: str
     wave: int
@@ -69,6 +76,8 @@ class Progress:
     soak: timedelta
     failures_allowed: int
     """`max_failures` and those that somebody went on with."""
+    noun: str = "node"
+    """What one of those is called that the change reaches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,22 +91,22 @@ class Verdict:
     halt_reason: str = ""
 
 
-def judge_progress(nodes: Sequence[NodeStanding], progress: Progress, *, now: datetime) -> Verdict:
+def judge_progress(nodes: Sequence[Standing], progress: Progress, *, now: datetime) -> Verdict:
     """Halt, wait, begin the next wave, or end."""
     failed = [node for node in nodes if node.state is RolloutNodeState.FAILED]
     if len(failed) > progress.failures_allowed:
         worst = failed[-1]
-        reason = f"{_count(failed)} failed, {progress.failures_allowed} allowed; the last: {worst.name}: {worst.note}"
+        reason = f"{_count(failed, progress.noun)} failed, {progress.failures_allowed} allowed; the last: {worst.name}: {worst.note}"
         return Verdict(wave=progress.wave, healthy_since=None, halt_reason=reason, blocked_by=reason)
     if all(node.state not in (RolloutNodeState.WAITING, RolloutNodeState.SENT) for node in nodes):
         return Verdict(wave=progress.wave, healthy_since=progress.healthy_since, is_finished=True)
-    reason = _what_blocks(nodes, progress.wave)
+    reason = _what_blocks(nodes, progress)
     if reason:
         return Verdict(wave=progress.wave, healthy_since=None, blocked_by=reason)
     following = sorted({node.wave for node in nodes if node.wave > progress.wave})
     if not following:
         waiting = [node for node in nodes if node.state is RolloutNodeState.WAITING]
-        said = f"{_count(waiting)} to come back: {_name_some(waiting)}"
+        said = f"{_count(waiting, progress.noun)} to come back: {_name_some(waiting)}"
         return Verdict(wave=progress.wave, healthy_since=progress.healthy_since, blocked_by=said)
     since = progress.healthy_since or now
     if now - since < progress.soak:
@@ -108,31 +117,32 @@ def judge_progress(nodes: Sequence[NodeStanding], progress: Progress, *, now: da
     return Verdict(wave=following[0], healthy_since=None)
 
 
-def _what_blocks(nodes: Sequence[NodeStanding], wave: int) -> str:
+def _what_blocks(nodes: Sequence[Standing], progress: Progress) -> str:
     """Why the wave is not done and healthy; empty when it is."""
+    wave, noun = progress.wave, progress.noun
     begun = [node for node in nodes if node.wave <= wave]
     sent = [node for node in begun if node.state is RolloutNodeState.SENT]
     if sent:
-        return f"{_count(sent)} at work: {_name_some(sent)}"
+        return f"{_count(sent, noun)} at work: {_name_some(sent)}"
     ready = [node for node in begun if node.state is RolloutNodeState.WAITING and not node.note]
     if ready:
-        return f"{_count(ready)} about to be asked: {_name_some(ready)}"
+        return f"{_count(ready, noun)} about to be asked: {_name_some(ready)}"
     lost = [node for node in begun if node.state is RolloutNodeState.SUCCEEDED and not node.is_connected]
     if lost:
-        return f"{_count(lost)} not connected since the change: {_name_some(lost)}"
+        return f"{_count(lost, noun)} not connected since the change: {_name_some(lost)}"
     present = [node for node in nodes if node.wave == wave]
     waiting = [node for node in present if node.state is RolloutNodeState.WAITING]
     has_proof = any(node.state is RolloutNodeState.SUCCEEDED for node in present)
     if waiting and not has_proof:
         # A wave that nobody was there for proves nothing about the next one.
-        return f"no node of wave {wave + 1} can take it now: {_name_some(waiting)}"
+        return f"no {noun} of wave {wave + 1} can take it now: {_name_some(waiting)}"
     return ""
 
 
-def _count(nodes: Sequence[NodeStanding]) -> str:
-    return "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
+def _count(nodes: Sequence[Standing], noun: str) -> str:
+    return f"1 {noun}" if len(nodes) == 1 else f"{len(nodes)} {noun}s"
 
 
-def _name_some(nodes: Sequence[NodeStanding]) -> str:
+def _name_some(nodes: Sequence[Standing]) -> str:
     named = [f"{node.name} ({node.note})" if node.note else node.name for node in nodes[:3]]
     return ", ".join(named) + (f" and {len(nodes) - 3} more" if len(nodes) > 3 else "")

@@ -9,7 +9,7 @@ import pytest
 from controller.fleet.rollouts.models import RolloutNodeState as S
 from controller.fleet.rollouts.plan import (
     DEFAULT_WAVES,
-    NodeStanding,
+    Standing,
     Progress,
     Verdict,
     assign_waves,
@@ -21,12 +21,12 @@ from shared.errors import InvalidInputError
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
-def standing(state: S, *, wave: int = 0, name: str = "web1", is_connected: bool = True, note: str = "") -> NodeStanding:
-    return NodeStanding(name=name, wave=wave, state=state, is_connected=is_connected, note=note)
+def standing(state: S, *, wave: int = 0, name: str = "web1", is_connected: bool = True, note: str = "") -> Standing:
+    return Standing(name=name, wave=wave, state=state, is_connected=is_connected, note=note)
 
 
 def judge(
-    *nodes: NodeStanding, wave: int = 0, healthy_since: datetime | None = None, soak: int = 0, allowed: int = 0
+    *nodes: Standing, wave: int = 0, healthy_since: datetime | None = None, soak: int = 0, allowed: int = 0
 ) -> Verdict:
     progress = Progress(wave=wave, healthy_since=healthy_since, soak=timedelta(seconds=soak), failures_allowed=allowed)
     return judge_progress(nodes, progress, now=NOW)
