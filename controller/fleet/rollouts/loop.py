@@ -20,8 +20,9 @@ from controller.fleet.models import Node, NodeModule, NodeState
 from controller.fleet.nodes.nodes import Nodes
 from controller.fleet.ports import ChangeNote, FleetOp, Publisher, Recorder
 from controller.fleet.rollouts.models import Release, Rollout, RolloutNode, RolloutNodeState, RolloutState
-from controller.fleet.rollouts.plan import Standing, Progress, judge_progress
+from controller.fleet.rollouts.plan import Standing
 from controller.fleet.rollouts.rollouts import get_rollout, name_of, recall_unoffered
+from controller.fleet.rollouts.steps import end, judge, watch, why_not_now
 from controller.jobs.holds import held_node_ids
 from controller.jobs.models import Job
 from controller.jobs.states import FINAL, JobState
@@ -186,7 +187,8 @@ class _Turn:
         done = [sight for sight in self._sights if sight.state is RolloutNodeState.SUCCEEDED]
         changed = [sight for sight in done if not sight.is_well or sight.lost_at is not None]
         async for _, pair in self._load(changed):
-            self._watch(pair)
+            is_well = pair.node.is_connected or pair.node.state is not NodeState.ACTIVE
+            watch(pair.row, is_well=is_well, patience=self._timeout, now=self._now)
 
     def _has_ended(self, sight: _Sight) -> bool:
         has_build = self._release is not None and sight.build == self._release.build
@@ -214,16 +216,6 @@ class _Turn:
         else:
             end(pair.row, RolloutNodeState.SUCCEEDED, "", now=self._now)
 
-    def _watch(self, pair: _Pair) -> None:
-        """A node that is gone after the change is the worst of failures, if it stays away."""
-        row = pair.row
-        if pair.node.is_connected or pair.node.state is not NodeState.ACTIVE:
-            row.lost_at = None
-        elif row.lost_at is None:
-            row.lost_at = self._now
-        elif self._now - row.lost_at > self._timeout:
-            end(row, RolloutNodeState.FAILED, "not connected since the change", code="node_lost", now=self._now)
-
     # --- whether it goes on -------------------------------------------------------------------------------------------
 
     async def judge(self) -> None:
@@ -231,25 +223,14 @@ class _Turn:
         rollout = self._rollout
         await self._skip_hopeless()
         standings = [
-            Standing(
-                name=sight.name, wave=sight.wave, state=sight.state, is_connected=sight.is_well, note=sight.note
-            )
+            Standing(name=sight.name, wave=sight.wave, state=sight.state, is_connected=sight.is_well, note=sight.note)
             for sight in self._sights
         ]
-        progress = Progress(
-            wave=rollout.wave,
-            healthy_since=rollout.healthy_since,
-            soak=timedelta(seconds=rollout.soak_seconds),
-            failures_allowed=rollout.max_failures + rollout.failures_forgiven,
-        )
-        verdict = judge_progress(standings, progress, now=self._now)
-        rollout.wave, rollout.healthy_since = verdict.wave, verdict.healthy_since
-        rollout.blocked_by = verdict.blocked_by
+        verdict = judge(rollout, standings, noun="node", now=self._now)
         if verdict.halt_reason:
             await recall_unoffered(self._op.session, rollout.id)
             self._end("rollout.halt", RolloutState.HALTED, verdict.halt_reason)
         elif verdict.is_finished:
-            rollout.finished_at = self._now
             self._end("rollout.finish", RolloutState.FINISHED, "")
 
     async def _skip_hopeless(self) -> None:
@@ -278,7 +259,7 @@ class _Turn:
         """Ask nodes of the waves so far that can take it now; the others say why they wait."""
         held = await held_node_ids(self._op.session)
         reached = [
-            (sight, _why_not_now(sight, is_held=sight.node_id in held))
+            (sight, _why_not_now(sight, held))
             for sight in self._sights
             if sight.state is RolloutNodeState.WAITING and sight.wave <= self._rollout.wave
         ]
@@ -316,12 +297,8 @@ class _Turn:
             row.state, row.attempt_id, row.offered_epoch = RolloutNodeState.SENT, new_id(), None
 
 
-def _why_not_now(node: _Sight, *, is_held: bool) -> str:
-    if not node.is_connected:
-        return "not connected"
-    if is_held:
-        return "in maintenance or being drained"
-    return "cordoned" if node.is_cordoned else ""
+def _why_not_now(sight: _Sight, held: frozenset[str]) -> str:
+    return why_not_now(is_connected=sight.is_connected, is_held=sight.node_id in held, is_cordoned=sight.is_cordoned)
 
 
 def _why_never(node: Node, release: Release) -> str:
@@ -340,12 +317,6 @@ async def _describe_module(session: AsyncSession, node_id: str, name: str) -> st
         return "absent"
     settings = " ".join(f"{key}={value}" for key, value in sorted(row.settings.items()))
     return f"{row.presence.value} {settings}".strip()
-
-
-def end(row: RolloutNode, state: RolloutNodeState, note: str, *, now: datetime, code: str | None = None) -> None:
-    """One node is done."""
-    row.state, row.note, row.error_code = state, note[:2000], code[:64] if code else None
-    row.finished_at, row.lost_at = now, None
 
 
 async def record_update_report(

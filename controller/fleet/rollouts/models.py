@@ -72,38 +72,58 @@ class RolloutNodeState(enum.Enum):
     """It does not get the change: nothing to do, revoked, or away until the deadline."""
 
 
-class Rollout(Model):
+class InWaves:
+    """Columns of whatever goes over many things wave by wave: nodes here, accounts in controller.core.packages."""
+
+    state: Mapped[RolloutState] = mapped_column(by_value(RolloutState), default=RolloutState.RUNNING, index=True)
+    waves: Mapped[list[str]] = mapped_column(JSON)
+    """As ordered: numbers or shares such as 5%, each counted from the first one on."""
+    wave: Mapped[int] = mapped_column(default=0)
+    """Index of the wave that is under way."""
+    healthy_since: Mapped[datetime | None]
+    """Since when every one so far is well; None while one is not."""
+    soak_seconds: Mapped[int]
+    max_failures: Mapped[int]
+    failures_forgiven: Mapped[int] = mapped_column(default=0)
+    """Failures that somebody has seen and went on with."""
+    deadline_at: Mapped[datetime]
+    """Until then those that were away are picked up when they come back."""
+    blocked_by: Mapped[str] = mapped_column(Text, default="")
+    """What it waits for, in a sentence."""
+    finished_at: Mapped[datetime | None]
+
+
+class InWave:
+    """Columns of one of those that a change in waves reaches."""
+
+    wave: Mapped[int]
+    state: Mapped[RolloutNodeState] = mapped_column(by_value(RolloutNodeState), default=RolloutNodeState.WAITING)
+    note: Mapped[str] = mapped_column(Text, default="")
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    job_id: Mapped[str | None] = mapped_column(String(36))
+    """Of a manifest that was sent."""
+    sent_at: Mapped[datetime | None]
+    lost_at: Mapped[datetime | None]
+    """Since when the node of one that succeeded is not connected."""
+    finished_at: Mapped[datetime | None]
+
+
+class Rollout(InWaves, Model):
     """One change that goes over the fleet, wave by wave."""
 
     __tablename__ = "rollouts"
 
     kind: Mapped[RolloutKind] = mapped_column(by_value(RolloutKind))
-    state: Mapped[RolloutState] = mapped_column(by_value(RolloutState), default=RolloutState.RUNNING, index=True)
     name: Mapped[str] = mapped_column(String(100), default="")
     release_id: Mapped[str | None] = mapped_column(ForeignKey("releases.id", ondelete="RESTRICT"), index=True)
     change: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     """Of module_settings: module, presence, settings (None keeps them)."""
-    waves: Mapped[list[str]] = mapped_column(JSON)
-    """As ordered: numbers of nodes or shares such as 5%, each counted from the first node on."""
-    wave: Mapped[int] = mapped_column(default=0)
-    """Index of the wave that is under way."""
-    healthy_since: Mapped[datetime | None]
-    """Since when every node so far is well; None while one is not."""
-    soak_seconds: Mapped[int]
-    max_failures: Mapped[int]
-    failures_forgiven: Mapped[int] = mapped_column(default=0)
-    """Failures that somebody has seen and went on with."""
     node_timeout_seconds: Mapped[int]
-    deadline_at: Mapped[datetime]
-    """Until then nodes that were away are picked up when they come back."""
-    blocked_by: Mapped[str] = mapped_column(Text, default="")
-    """What it waits for, in a sentence."""
     actor: Mapped[str] = mapped_column(String(80))
     request_id: Mapped[str] = mapped_column(String(64), default="")
-    finished_at: Mapped[datetime | None]
 
 
-class RolloutNode(Model):
+class RolloutNode(InWave, Model):
     """One node of a rollout."""
 
     __tablename__ = "rollout_nodes"
@@ -114,19 +134,9 @@ class RolloutNode(Model):
 
     rollout_id: Mapped[str] = mapped_column(ForeignKey("rollouts.id", ondelete="CASCADE"), index=True)
     node_id: Mapped[str] = mapped_column(ForeignKey("nodes.id", ondelete="CASCADE"), index=True)
-    wave: Mapped[int]
-    state: Mapped[RolloutNodeState] = mapped_column(by_value(RolloutNodeState), default=RolloutNodeState.WAITING)
-    note: Mapped[str] = mapped_column(Text, default="")
-    error_code: Mapped[str | None] = mapped_column(String(64))
     attempt_id: Mapped[str | None] = mapped_column(String(36), index=True)
     """Of an update that was asked for."""
-    job_id: Mapped[str | None] = mapped_column(String(36))
-    """Of a manifest that was sent."""
     before: Mapped[str] = mapped_column(Text, default="")
     """What the node had: a build, or a module's presence and settings."""
     offered_epoch: Mapped[int | None]
     """Session in which the update was offered last."""
-    sent_at: Mapped[datetime | None]
-    lost_at: Mapped[datetime | None]
-    """Since when a node that succeeded is not connected."""
-    finished_at: Mapped[datetime | None]

@@ -96,7 +96,8 @@ def judge_progress(nodes: Sequence[Standing], progress: Progress, *, now: dateti
     failed = [node for node in nodes if node.state is RolloutNodeState.FAILED]
     if len(failed) > progress.failures_allowed:
         worst = failed[-1]
-        reason = f"{_count(failed, progress.noun)} failed, {progress.failures_allowed} allowed; the last: {worst.name}: {worst.note}"
+        counts = f"{_count(failed, progress.noun)} failed, {progress.failures_allowed} allowed"
+        reason = f"{counts}; the last: {worst.name}: {worst.note}"
         return Verdict(wave=progress.wave, healthy_since=None, halt_reason=reason, blocked_by=reason)
     if all(node.state not in (RolloutNodeState.WAITING, RolloutNodeState.SENT) for node in nodes):
         return Verdict(wave=progress.wave, healthy_since=progress.healthy_since, is_finished=True)

@@ -24,6 +24,7 @@ from controller.fleet.rollouts.models import (
 )
 from controller.fleet.rollouts.plan import assign_waves, parse_waves
 from controller.fleet.rollouts.releases import find_newest, get_release
+from controller.fleet.rollouts.steps import require_state, try_again
 from controller.fleet.rollouts.views import RolloutCreate
 from controller.jobs.holds import held_node_ids
 from shared.errors import ConflictError, InvalidInputError, NotFoundError
@@ -89,8 +90,7 @@ class Rollouts:
             ConflictError: It does not run.
         """
         row = await self._get(op, rollout_id)
-        if row.state is not RolloutState.RUNNING:
-            raise ConflictError(f"the rollout is {row.state.value}")
+        require_state(row, RolloutState.RUNNING)
         await recall_unoffered(op.session, row.id)
         return self._move(op, row, "rollout.pause", RolloutState.PAUSED, "paused")
 
@@ -102,13 +102,12 @@ class Rollouts:
             ConflictError: It runs, or has ended.
         """
         row = await self._get(op, rollout_id)
-        if row.state not in (RolloutState.PAUSED, RolloutState.HALTED):
-            raise ConflictError(f"the rollout is {row.state.value}")
+        require_state(row, RolloutState.PAUSED, RolloutState.HALTED)
         failed = [node for node in await list_rollout_nodes(op.session, row.id) if node.state.value == "failed"]
         if is_retrying:
             for node in failed:
-                node.state, node.error_code, node.note = RolloutNodeState.WAITING, None, "tried again"
-                node.finished_at = node.attempt_id = node.job_id = node.lost_at = None
+                try_again(node)
+                node.attempt_id = None
         row.failures_forgiven = 0 if is_retrying else len(failed)
         return self._move(op, row, "rollout.resume", RolloutState.RUNNING, "")
 
@@ -120,8 +119,7 @@ class Rollouts:
             ConflictError: It has ended.
         """
         row = await self._get(op, rollout_id)
-        if row.state.is_final:
-            raise ConflictError(f"the rollout is {row.state.value}")
+        require_state(row, RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.HALTED)
         await recall_unoffered(op.session, row.id)
         waiting = update(RolloutNode).where(
             RolloutNode.rollout_id == row.id, RolloutNode.state == RolloutNodeState.WAITING
