@@ -31,6 +31,7 @@ from controller.api.handlers import (
     maintenance,
     modules,
     nodes,
+    package_rollouts,
     package_versions,
     packages,
     passkeys,
@@ -71,6 +72,7 @@ from controller.core.limits.registry import LimitRegistry
 from controller.core.maintenance import service as controller_upkeep
 from controller.core.manifest import ManifestRegistry
 from controller.core.operations import Operations
+from controller.core.packages.rollouts.loop import TURN_SECONDS, PackageRolloutLoop
 from controller.core.parked.kinds import AccountKind, ModuleKind
 from controller.core.parked.observe import ParkedObserver
 from controller.core.parked.service import Parked
@@ -124,6 +126,7 @@ _API_ROUTES: Final = (
     *passkeys.ROUTES,
     *packages.ROUTES,
     *package_versions.ROUTES,
+    *package_rollouts.ROUTES,
     *bulk_packages.ROUTES,
     *usage_api.ROUTES,
     *clients.ROUTES,
@@ -337,6 +340,8 @@ def _connect(base: _Base, fleet: Fleet, operations: Operations) -> None:
     schedules.add(
         Schedule(name="ssh-keys.expire", every_seconds=EXPIRY_SECONDS, run=lambda: expire_due_keys(operations))
     )
+    package_loop = PackageRolloutLoop(operations, publisher)
+    schedules.add(Schedule(name="packages.rollouts", every_seconds=TURN_SECONDS, run=package_loop.turn))
     ledger = UsageLedger(operations)
     schedules.add(Schedule(name="usage.measure", every_seconds=MEASURE_SECONDS, run=ledger.run))
     account_upkeep = AccountUpkeep(operations)

@@ -15,11 +15,14 @@ from sqlalchemy.orm import aliased
 
 from controller.core.accounts.models import Account
 from controller.core.audit.witness_models import AuditContradiction
+from controller.core.packages.models import Package
+from controller.core.packages.rollouts.models import PackageRollout
 from controller.core.parked.models import ParkedResource
 from controller.core.usage.models import AccountUsage
 from controller.core.webhooks.models import WebhookEndpoint
 from controller.fleet.models import DriftFindingRow, Node, NodeState
 from controller.fleet.nodes.health_models import NodeSignals
+from controller.fleet.rollouts.models import RolloutState
 from controller.jobs.holds import held_node_ids
 from controller.jobs.models import Job
 from controller.jobs.states import NEEDS_ATTENTION, UNFINISHED, JobState
@@ -44,7 +47,7 @@ class AttentionItem(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that a person should look at."""
 
     id: Annotated[str, Meta(description="kind.ID, the same as long as it is there.")]
-    kind: Annotated[str, Meta(description="job, parked, node, approval, drift, usage, webhook or audit.")]
+    kind: Annotated[str, Meta(description="job, parked, node, approval, drift, usage, package_rollout, webhook or audit.")]
     severity: Annotated[str, Meta(description="critical or warning.")]
     title: str
     detail: str
@@ -71,6 +74,7 @@ async def read_items(session: AsyncSession, *, now: datetime) -> list[AttentionI
         *await _of_usage(session),
         *await _of_webhooks(session),
         *await _of_audit(session),
+        *await _of_package_rollouts(session),
     ]
     return [_with_node(item, names, held) for item in found]
 
@@ -299,6 +303,37 @@ def _view_usage(row: AccountUsage, account: Account) -> AttentionItem:
             ),
         ),
         fingerprint=_fingerprint("over" if is_over else "near", row.limit_key),
+    )
+
+
+async def _of_package_rollouts(session: AsyncSession) -> list[AttentionItem]:
+    """Edits of packages that stopped by themselves on their way over the accounts."""
+    statement = select(PackageRollout).join(Package, Package.id == PackageRollout.package_id)
+    statement = statement.where(PackageRollout.state == RolloutState.HALTED)
+    rows = await session.scalars(statement.order_by(PackageRollout.id.desc()).limit(PER_SOURCE_MAX))
+    return [_view_package_rollout(row) for row in rows]
+
+
+def _view_package_rollout(row: PackageRollout) -> AttentionItem:
+    base, call = f"/package-rollouts/{row.id}", f"package-rollouts resume {row.id}"
+    back = "Take the edit back everywhere."
+    return AttentionItem(
+        id=f"package_rollout.{row.id}",
+        kind="package_rollout",
+        severity=CRITICAL,
+        title=f"version {row.version} of the package {row.package_name} is halted in wave {row.wave + 1}",
+        detail=row.blocked_by,
+        since=row.updated_at,
+        node_id=None,
+        node_name="",
+        account_id=None,
+        is_muted=False,
+        actions=(
+            _action("retry", "Try the accounts that failed again.", f"{call} --is-retrying", "POST", f"{base}/resume"),
+            _action("resume", "Go on without them.", call, "POST", f"{base}/resume"),
+            _action("return", back, f"package-rollouts return {row.id}", "POST", f"{base}/return"),
+        ),
+        fingerprint=_fingerprint(row.blocked_by, str(row.updated_at)),
     )
 
 

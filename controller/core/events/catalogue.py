@@ -168,6 +168,7 @@ _NEWS: Final = {
     "drift.checked": "A node compared itself with what was applied.",
     "drift.repaired": "A node put right what was not as it was applied.",
     "rollout.changed": "A rollout moved on.",
+    "package_rollout.changed": "A rollout of a package moved on.",
     "user.unusual_sign_in": "Somebody signed in from where or as they never did.",
 }
 
@@ -214,6 +215,11 @@ CORE_EVENTS: Final[tuple[EventType, ...]] = (
     *changes_of("rollout", dict[str, Any], {
         "create": "A rollout was made.", "pause": "A rollout waits.", "resume": "A rollout goes on.",
         "abort": "A rollout was broken off.", "halt": "A rollout stopped by itself.", "finish": "A rollout ended.",
+    }),
+    *changes_of("package_rollout", dict[str, Any], {
+        "create": "An edit of a package goes over its accounts in waves.", "pause": "It waits.",
+        "resume": "It goes on.", "abort": "It was broken off.", "return": "It was taken back.",
+        "halt": "It stopped by itself.", "finish": "It ended.",
     }),
     *changes_of("drift", dict[str, Any], {
         "adopt": "What is on a node is what is wanted now.", "ignore": "A difference is left for a while.",

@@ -17,7 +17,8 @@ from controller.core.operations import FleetContext
 from controller.core.packages import store
 from controller.core.packages.definition import fill, node_fields, parse_given, require_field, require_sound, values_of
 from controller.core.packages.lineage import read_chain, read_heirs, require_parent, trace_fields, values_of_chain
-from controller.core.packages.models import Package
+from controller.core.packages.models import Package, PackageVersion
+from controller.core.packages.rollouts.begin import begin_rollout, find_open_rollouts, require_no_rollout
 from controller.core.packages.versions import add_version
 from controller.core.packages.views import (
     FieldList,
@@ -47,9 +48,13 @@ async def list_packages(ctx: FleetContext, page: PageRequest) -> PackagePage:
     statement = select(Package).where(Package.deleted_at.is_(None))
     condition = contains((Package.name, Package.description), page.search)
     found = await fetch_page(ctx.session, statement if condition is None else statement.where(condition), page)
-    counts = await store.count_accounts(ctx.session, [row.id for row in found.rows])
+    ids = [row.id for row in found.rows]
+    counts, open_rollouts = await store.count_accounts(ctx.session, ids), await find_open_rollouts(ctx.session, ids)
     limits = ctx.registry.limits
-    items = tuple(store.view_package(row, counts.get(row.id, 0), limits) for row in found.rows)
+    items = tuple(
+        store.view_package(row, counts.get(row.id, 0), limits, rollout_id=open_rollouts.get(row.id))
+        for row in found.rows
+    )
     return PackagePage(items=items, next_cursor=found.next_cursor)
 
 
@@ -112,9 +117,11 @@ async def clone_package(ctx: FleetContext, package_id: str, params: PackageClone
 async def update_package(ctx: FleetContext, package_id: str, params: PackageUpdate) -> PackageView:
     """Change a package and what inherits from it; accounts that follow them converge when a node has to know.
 
+    With `rollout` they keep the version that they have until their wave comes (controller.core.packages.rollouts).
+
     Raises:
         ForbiddenError, InvalidInputError, NotFoundError
-        ConflictError: Another package has the name.
+        ConflictError: Another package has the name, or a rollout of one that would change is open.
     """
     ctx.actor.require("packages", "write")
     package = await store.get_package(ctx.session, package_id)
@@ -123,6 +130,11 @@ async def update_package(ctx: FleetContext, package_id: str, params: PackageUpda
     changed = await rewrite_package(ctx, package, params)
     if not changed:
         return before
+    rows = [row for row, fields in changed if fields]
+    await require_no_rollout(ctx.session, rows)
+    is_in_waves = params.rollout is not None and bool(rows)
+    if params.rollout is not None and rows:
+        await begin_rollout(ctx, package, rows, params.rollout)
     view = await _view(ctx, package)
     change = Change(
         action="package.update",
@@ -133,8 +145,8 @@ async def update_package(ctx: FleetContext, package_id: str, params: PackageUpda
     )
     record(ctx, change)
     for row, fields in changed:
-        if fields & node_fields(ctx.registry.limits):
-            await _converge_users(ctx, row)
+        if fields & node_fields(ctx.registry.limits) and not is_in_waves:
+            await converge_users(ctx, row)
     return view
 
 
@@ -164,9 +176,34 @@ async def rewrite_package(
         return []
     for name, value in labels.items():
         setattr(package, name, value)
+    return await _write_edit(ctx, package, own, parent_id)
+
+
+async def restore_package(ctx: FleetContext, package: Package, version: PackageVersion, *, note: str) -> list[Package]:
+    """Let the package say again what one of its versions said, as its newest version; asks no node.
+
+    Returns:
+        Each package that has other values now.
+
+    Raises:
+        ConflictError: Its parent of then is gone.
+        InvalidInputError: It cannot inherit from it any more.
+    """
+    parent = await ctx.session.get(Package, version.parent_id) if version.parent_id is not None else None
+    if version.parent_id is not None and (parent is None or parent.deleted_at is not None):
+        raise ConflictError("the package that it inherited from is gone", hint="Edit it, with a rollout, instead.")
+    if parent is not None and parent.id != package.parent_id:
+        await require_parent(ctx.session, package, parent)
+    changed = await _write_edit(ctx, package, dict(version.own), version.parent_id, note=note)
+    return [row for row, fields in changed if fields]
+
+
+async def _write_edit(
+    ctx: FleetContext, package: Package, own: Values, parent_id: str | None, *, note: str = ""
+) -> list[tuple[Package, frozenset[str]]]:
     package.own, package.parent_id = own, parent_id
     changed = [(package, await _recompute(ctx, package))]
-    await _next_version(ctx, package)
+    await _next_version(ctx, package, note=note)
     for heir in await read_heirs(ctx.session, package.id):
         fields = await _recompute(ctx, heir)
         if fields:
@@ -242,7 +279,10 @@ async def _find_parent(ctx: FleetContext, package: Package | None, parent_id: st
 
 async def _view(ctx: FleetContext, package: Package) -> PackageView:
     counts = await store.count_accounts(ctx.session, [package.id])
-    return store.view_package(package, counts.get(package.id, 0), ctx.registry.limits)
+    rollouts = await find_open_rollouts(ctx.session, [package.id])
+    return store.view_package(
+        package, counts.get(package.id, 0), ctx.registry.limits, rollout_id=rollouts.get(package.id)
+    )
 
 
 def _fields_of(params: PackageCreate | PackageUpdate) -> dict[str, Any]:
@@ -268,8 +308,8 @@ async def _checked_labels(
     return labels
 
 
-async def _converge_users(ctx: FleetContext, package: Package) -> None:
-    """Accounts that are pinned to a version have what they had."""
+async def converge_users(ctx: FleetContext, package: Package) -> None:
+    """Bring accounts to the package's newest version; those that are pinned to one have what they had."""
     users = (
         select(Account)
         .where(Account.package_id == package.id, Account.package_version_id.is_(None), Account.deleted_at.is_(None))

@@ -77,7 +77,9 @@ async def count_accounts(session: AsyncSession, package_ids: Collection[str]) ->
     return {row[0]: row[1] for row in await session.execute(statement)}
 
 
-def view_package(package: Package, accounts: int, registry: LimitRegistry) -> PackageView:
+def view_package(
+    package: Package, accounts: int, registry: LimitRegistry, *, rollout_id: str | None = None
+) -> PackageView:
     """For the API."""
     return PackageView(
         id=package.id,
@@ -104,6 +106,7 @@ def view_package(package: Package, accounts: int, registry: LimitRegistry) -> Pa
         overuse=msgspec.convert(group_of(package, "overuse"), OverusePolicy),
         own_fields=tuple(sorted(package.own)),
         accounts=accounts,
+        rollout_id=rollout_id,
         created_at=package.created_at,
         updated_at=package.updated_at,
     )

@@ -97,6 +97,25 @@ class OverusePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ) = UNSET
 
 
+class RolloutTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How an edit reaches the accounts: some first, more when they are well, none after too many failures."""
+
+    waves: Annotated[
+        tuple[Annotated[str, Meta(max_length=20)], ...],
+        Meta(max_length=20, description="Numbers of accounts or shares of them, each counted from the first account."),
+    ] = ("1", "10%", "100%")
+    soak_seconds: Annotated[
+        int, Meta(ge=0, le=604_800, description="How long all has to be well before the next wave begins.")
+    ] = 300
+    failures_max: Annotated[int, Meta(ge=0, le=100_000, description="With one more it halts.")] = 0
+    account_timeout_seconds: Annotated[
+        int, Meta(ge=60, le=86_400, description="An account whose node has not answered by then has failed.")
+    ] = 1200
+    deadline_hours: Annotated[
+        int, Meta(ge=1, le=2160, description="Until then accounts of nodes that were away are picked up.")
+    ] = 168
+
+
 class PackageCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A new package. What is left out comes from the parent; without one, a limit is unlimited. Null is unlimited."""
 
@@ -145,6 +164,9 @@ class PackageUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         tuple[Annotated[str, Meta(max_length=80, examples=["memory_bytes", "limits.sites"])], ...],
         Meta(max_length=200, description="Fields that shall come from the parent again (or be the default)."),
     ] = ()
+    rollout: Annotated[RolloutTerms | None, Meta(description="Reach the accounts in waves; left out: all at once.")] = (
+        None
+    )
 
 
 class PackageView(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,6 +196,7 @@ class PackageView(msgspec.Struct, frozen=True, kw_only=True):
     overuse: OverusePolicy
     own_fields: Annotated[tuple[str, ...], Meta(description="What it says itself; the rest is inherited or default.")]
     accounts: Annotated[int, Meta(description="How many accounts use it, pinned ones included.")]
+    rollout_id: Annotated[str | None, Meta(description="The open rollout of its newest version, if there is one.")]
     created_at: datetime
     updated_at: datetime
 

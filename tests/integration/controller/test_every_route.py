@@ -21,6 +21,7 @@ from controller.core.audit.models import AuditEntry
 from controller.core.auth.models import ApiToken, User
 from controller.core.auth.secrets import TOKEN_PREFIX, hash_secret, new_secret
 from controller.core.context import Role
+from controller.core.packages.rollouts.models import PackageRollout
 from controller.core.parked.models import ParkedResource
 from controller.core.webhooks.models import DeliveryState, WebhookDelivery, WebhookEndpoint
 from controller.core.webhooks.signing import new_webhook_secret
@@ -66,11 +67,12 @@ NO_JOB: Final = {
     "create-webhook", "update-webhook", "delete-webhook", "rotate-webhook-secret", "resume-webhook", "test-webhook",
     "replay-delivery", "request-password-reset", "confirm-password-reset", "set-email",
     "begin-passkey-proof", "login-with-passkey", "begin-passkey", "create-passkey", "update-passkey", "delete-passkey",
+    "pause-package-rollout", "resume-package-rollout", "abort-package-rollout",
 }  # fmt: skip
 MAY_HAVE_NO_JOB: Final = {
     # 202 with an empty list when no node needs to know.
     "update-package", "pin-account-package", "update-node", "cancel-job", "approve-node", "retry-site", "discard-site-change",
-    "end-node-maintenance", "undrain-node", "decide-job",
+    "end-node-maintenance", "undrain-node", "decide-job", "return-package-rollout",
 }  # fmt: skip
 BODIES: Final[dict[str, Any]] = {
     "login": {"username": "somebody", "password": "of no account here"},
@@ -140,6 +142,7 @@ BODIES: Final[dict[str, Any]] = {
     "create-release": {},
     "create-rollout": {"kind": "module_settings", "module": "php", "presence": "enabled"},
     "resume-rollout": {},
+    "resume-package-rollout": {},
     "ignore-drift": {
         "until": (datetime.now(UTC) + timedelta(days=7)).isoformat(), "reason": "Waits for the next release.",
     },
@@ -227,6 +230,7 @@ class Api:
         ids["parked_id"] = await self._add_parked(ids, name)
         ids |= await self._add_webhook()
         ids |= await self._add_rollout(number, ids["node_id"])
+        ids["package_rollout_id"] = await self._add_package_rollout(name, headers)
         ids |= {"session_id": ids["node_id"], "archive_id": ids["node_id"], "passkey_id": ids["node_id"], "username": "admin"}
         ids["kid"] = (await self.controller.fleet.keys.signer.current_job_keys())[-1].kid
         return ids
@@ -247,6 +251,20 @@ class Api:
             await session.flush()
             session.add(RolloutNode(rollout_id=rollout.id, node_id=node_id, wave=0))
         return {"release_id": release.id, "rollout_id": rollout.id}
+
+    async def _add_package_rollout(self, name: str, headers: dict[str, str]) -> str:
+        package = await self.make("packages", {"name": f"{name} in waves"}, headers)
+        body = {"processes_max": 50}
+        answer = await self.http.patch(f"{API}/packages/{package['id']}", json=body, headers=headers)
+        assert answer.status_code == 202, answer.text
+        async with self.controller.database.write() as session:
+            row = PackageRollout(
+                package_id=package["id"], package_name=package["name"], version_before=1, version=2, waves=["100%"],
+                state=RolloutState.RUNNING, soak_seconds=0, max_failures=0, account_timeout_seconds=60,
+                deadline_at=datetime.now(UTC), actor="user/1",
+            )  # fmt: skip
+            session.add(row)
+        return row.id
 
     async def _add_node(self, name: str) -> str:
         node = Node(
@@ -426,6 +444,9 @@ async def prepare_rollout(api: Api, route: Route, ids: dict[str, str], admin: di
     if route.name == "resume-rollout":
         answer = await api.http.post(f"{API}/rollouts/{ids['rollout_id']}/pause", headers=admin)
         assert answer.status_code == 200, answer.text
+    if route.name == "resume-package-rollout":
+        path = f"{API}/package-rollouts/{ids['package_rollout_id']}/pause"
+        assert (await api.http.post(path, headers=admin)).status_code == 200
 
 
 async def prepare_account(api: Api, route: Route, ids: dict[str, str], admin: dict[str, str]) -> None:
