@@ -27,7 +27,7 @@ async def return_package_rollout(ctx: FleetContext, rollout_id: str) -> PackageR
         ConflictError: It was taken back already; or the package was edited since, or its parent of then is gone.
     """
     ctx.actor.require("packages", "write")
-    rollout = await get_package_rollout(ctx.session, rollout_id, is_locked=True)
+    rollout = await get_package_rollout(ctx, rollout_id, is_locked=True)
     package = await get_package(ctx.session, rollout.package_id)
     if rollout.is_returned:
         raise ConflictError("the rollout was taken back already")

@@ -109,7 +109,7 @@ class PackageRolloutLoop:
 
     async def _advance(self, rollout_id: str) -> None:
         async def use_case(ctx: FleetContext) -> tuple[object, object, str]:
-            rollout = await get_package_rollout(ctx.session, rollout_id, is_locked=True)
+            rollout = await get_package_rollout(ctx, rollout_id, is_locked=True)
             if rollout.state is not RolloutState.RUNNING:
                 return None, None, ""
             found = await ctx.session.execute(_SIGHT.where(PackageRolloutAccount.rollout_id == rollout_id))

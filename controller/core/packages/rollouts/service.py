@@ -26,9 +26,13 @@ from controller.fleet.rollouts.models import RolloutNodeState, RolloutState
 from controller.fleet.rollouts.steps import require_state, try_again
 
 
-def _select_visible() -> Select[PackageRollout]:
-    """Rollouts of packages that the actor may see: the join is what a tenant's criteria on packages apply to."""
-    return select(PackageRollout).join(Package, Package.id == PackageRollout.package_id)
+def _select_visible(ctx: FleetContext) -> Select[PackageRollout]:
+    """Rollouts of packages that are the actor's; the join is what a tenant's criteria on packages apply to.
+
+    A tenant sees packages of the platform, too; but not whose account stopped the rollout of one.
+    """
+    statement = select(PackageRollout).join(Package, Package.id == PackageRollout.package_id)
+    return statement if ctx.actor.reach.is_everything else statement.where(Package.reseller_id.is_not(None))
 
 
 async def list_package_rollouts(ctx: FleetContext, package_id: str | None, page: PageRequest) -> PackageRolloutPage:
@@ -38,7 +42,7 @@ async def list_package_rollouts(ctx: FleetContext, package_id: str | None, page:
         ForbiddenError, InvalidInputError
     """
     ctx.actor.require("packages", "read")
-    statement = _select_visible()
+    statement = _select_visible(ctx)
     if package_id is not None:
         statement = statement.where(PackageRollout.package_id == require_id_field("package_id", package_id))
     found = await fetch_page(ctx.session, statement, page)
@@ -53,7 +57,7 @@ async def show_package_rollout(ctx: FleetContext, rollout_id: str) -> PackageRol
         ForbiddenError, NotFoundError
     """
     ctx.actor.require("packages", "read")
-    return await view_package_rollout(ctx.session, await get_package_rollout(ctx.session, rollout_id))
+    return await view_package_rollout(ctx.session, await get_package_rollout(ctx, rollout_id))
 
 
 async def list_rollout_accounts(ctx: FleetContext, rollout_id: str, page: PageRequest) -> PackageRolloutAccountPage:
@@ -63,7 +67,7 @@ async def list_rollout_accounts(ctx: FleetContext, rollout_id: str, page: PageRe
         ForbiddenError, InvalidInputError, NotFoundError
     """
     ctx.actor.require("packages", "read")
-    rollout = await get_package_rollout(ctx.session, rollout_id)
+    rollout = await get_package_rollout(ctx, rollout_id)
     statement = select(PackageRolloutAccount).where(PackageRolloutAccount.rollout_id == rollout.id)
     found = await fetch_page(ctx.session, statement, page)
     named = select(Account.id, Account.name).where(Account.id.in_([row.account_id for row in found.rows]))
@@ -150,16 +154,16 @@ async def view_package_rollout(session: AsyncSession, row: PackageRollout) -> Pa
     return render_package_rollout(row, {(wave, RolloutNodeState(state)): count for wave, state, count in rows})
 
 
-async def get_package_rollout(session: AsyncSession, rollout_id: str, *, is_locked: bool = False) -> PackageRollout:
+async def get_package_rollout(ctx: FleetContext, rollout_id: str, *, is_locked: bool = False) -> PackageRollout:
     """The rollout.
 
     Raises:
         NotFoundError: There is none.
     """
-    statement = _select_visible().where(PackageRollout.id == require_id("package rollout", rollout_id))
+    statement = _select_visible(ctx).where(PackageRollout.id == require_id("package rollout", rollout_id))
     statement = statement.execution_options(populate_existing=True)
     locked = statement.with_for_update(of=PackageRollout) if is_locked else statement
-    row = (await session.scalars(locked)).one_or_none()
+    row = (await ctx.session.scalars(locked)).one_or_none()
     if row is None:
         raise not_found("package rollout", rollout_id)
     return row
@@ -167,4 +171,4 @@ async def get_package_rollout(session: AsyncSession, rollout_id: str, *, is_lock
 
 async def _get_to_change(ctx: FleetContext, rollout_id: str) -> PackageRollout:
     ctx.actor.require("packages", "write")
-    return await get_package_rollout(ctx.session, rollout_id, is_locked=True)
+    return await get_package_rollout(ctx, rollout_id, is_locked=True)
