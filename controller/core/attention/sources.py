@@ -15,7 +15,6 @@ from sqlalchemy.orm import aliased
 
 from controller.core.accounts.models import Account
 from controller.core.audit.witness_models import AuditContradiction
-from controller.core.packages.models import Package
 from controller.core.packages.rollouts.models import PackageRollout
 from controller.core.parked.models import ParkedResource
 from controller.core.usage.models import AccountUsage
@@ -308,8 +307,7 @@ def _view_usage(row: AccountUsage, account: Account) -> AttentionItem:
 
 async def _of_package_rollouts(session: AsyncSession) -> list[AttentionItem]:
     """Edits of packages that stopped by themselves on their way over the accounts."""
-    statement = select(PackageRollout).join(Package, Package.id == PackageRollout.package_id)
-    statement = statement.where(PackageRollout.state == RolloutState.HALTED)
+    statement = select(PackageRollout).where(PackageRollout.state == RolloutState.HALTED)
     rows = await session.scalars(statement.order_by(PackageRollout.id.desc()).limit(PER_SOURCE_MAX))
     return [_view_package_rollout(row) for row in rows]
 

@@ -15,7 +15,15 @@ from controller.core.context import Change
 from controller.core.fields import require_reference, require_text
 from controller.core.operations import FleetContext
 from controller.core.packages import store
-from controller.core.packages.definition import fill, node_fields, parse_given, require_field, require_sound, values_of
+from controller.core.packages.definition import (
+    Values,
+    fill,
+    node_fields,
+    parse_given,
+    require_field,
+    require_sound,
+    values_of,
+)
 from controller.core.packages.lineage import read_chain, read_heirs, require_parent, trace_fields, values_of_chain
 from controller.core.packages.models import Package, PackageVersion
 from controller.core.packages.rollouts.begin import begin_rollout, find_open_rollouts, require_no_rollout

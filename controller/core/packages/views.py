@@ -286,7 +286,10 @@ class LimitKindView(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     title: str
     unit: str
-    enforced_by: Annotated[str, Meta(description="node (the kernel), core (before anything is written) or nobody yet.")]
+    enforced_by: Annotated[
+        str,
+        Meta(description="node (the kernel), core (before anything is written), policy (overuse) or nobody yet."),
+    ]
     is_counted: Annotated[bool, Meta(description="False: not counted yet; it can be set, and is shown.")]
     maximum: int
 

@@ -20,6 +20,7 @@ from controller.core.auth.models import User
 from controller.core.clients.models import Client
 from controller.core.context import Reach, ReachKind
 from controller.core.packages.models import Package, PackageVersion
+from controller.core.packages.rollouts.models import PackageRollout
 from controller.core.tenancy.models import AccountMember, CustomRole, Reseller
 from controller.db.base import Model
 from controller.jobs.models import Job, JobTransition
@@ -144,6 +145,13 @@ def _is_own_version(reach: Reach) -> ColumnElement[bool]:
     return PackageVersion.package_id.in_(select(_PACKAGES.c.id).where(_is_own_package(_PACKAGES.c, reach)))
 
 
+def _is_own_rollout(reach: Reach) -> ColumnElement[bool]:
+    """Of one's own packages: why a package of the platform stopped would name somebody else's account."""
+    if reach.kind is not ReachKind.RESELLER:
+        return false()
+    return PackageRollout.package_id.in_(select(_PACKAGES.c.id).where(_PACKAGES.c.reseller_id == reach.id))
+
+
 def _is_own_transition(reach: Reach) -> ColumnElement[bool]:
     return JobTransition.job_id.in_(select(_JOBS.c.id).where(_JOBS.c.account_id.in_(_own_account_ids(reach))))
 
@@ -158,4 +166,5 @@ _CONDITIONS: Final[Mapping[type[Model], Condition]] = {
     Reseller: _is_own_reseller,
     CustomRole: _is_own_role,
     JobTransition: _is_own_transition,
+    PackageRollout: _is_own_rollout,
 }

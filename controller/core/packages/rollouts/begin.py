@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
+from typing import Any, Final
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -15,17 +16,24 @@ from controller.core.operations import FleetContext
 from controller.core.packages.models import Package, PackageVersion
 from controller.core.packages.rollouts.models import PackageRollout, PackageRolloutAccount
 from controller.core.packages.views import RolloutTerms
+from controller.db.criteria import EVERYBODY
 from controller.fleet.models import Node
 from controller.fleet.rollouts.models import RolloutNodeState, RolloutState
 from controller.fleet.rollouts.plan import assign_waves, parse_waves
 from controller.jobs.holds import held_node_ids
 from shared.errors import ConflictError
 
-OPEN = (RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.HALTED)
+NOTHING: Final[Mapping[str, Any]] = {}
+OPEN: Final = (RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.HALTED)
 
 
-async def find_open_rollouts(session: AsyncSession, package_ids: Collection[str]) -> dict[str, str]:
-    """Package id to the rollout under way that reaches its accounts, edits of what it inherits from included."""
+async def find_open_rollouts(
+    session: AsyncSession, package_ids: Collection[str], *, options: Mapping[str, Any] = NOTHING
+) -> dict[str, str]:
+    """Package id to the rollout under way that reaches its accounts, edits of what it inherits from included.
+
+    `options`: EVERYBODY for whoever must know of one that is not theirs to see.
+    """
     own = select(PackageRollout.package_id, PackageRollout.id).where(
         PackageRollout.state.in_(OPEN), PackageRollout.package_id.in_(package_ids)
     )
@@ -36,7 +44,8 @@ async def find_open_rollouts(session: AsyncSession, package_ids: Collection[str]
         .where(PackageRollout.state.in_(OPEN), PackageVersion.package_id.in_(package_ids))
         .distinct()
     )
-    found = [*(await session.execute(own)).all(), *(await session.execute(reached)).all()]
+    statements = (own.execution_options(**options), reached.execution_options(**options))
+    found = [row for statement in statements for row in (await session.execute(statement)).all()]
     return {row[0]: row[1] for row in found}
 
 
@@ -46,7 +55,8 @@ async def require_no_rollout(session: AsyncSession, packages: Sequence[Package])
     Raises:
         ConflictError: A rollout is open.
     """
-    found = await find_open_rollouts(session, [package.id for package in packages])
+    # Also of a package of the platform from which a reseller's inherits: what is open there is not theirs to see.
+    found = await find_open_rollouts(session, [package.id for package in packages], options=EVERYBODY)
     for package in packages:
         if package.id in found:
             raise ConflictError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.accounts.models import Account
@@ -12,7 +12,6 @@ from controller.core.audit.chain import record
 from controller.core.context import Change
 from controller.core.fields import not_found, require_id, require_id_field
 from controller.core.operations import FleetContext
-from controller.core.packages.models import Package
 from controller.core.packages.rollouts.models import PackageRollout, PackageRolloutAccount
 from controller.core.packages.rollouts.views import (
     PackageRolloutAccountPage,
@@ -26,15 +25,6 @@ from controller.fleet.rollouts.models import RolloutNodeState, RolloutState
 from controller.fleet.rollouts.steps import require_state, try_again
 
 
-def _select_visible(ctx: FleetContext) -> Select[PackageRollout]:
-    """Rollouts of packages that are the actor's; the join is what a tenant's criteria on packages apply to.
-
-    A tenant sees packages of the platform, too; but not whose account stopped the rollout of one.
-    """
-    statement = select(PackageRollout).join(Package, Package.id == PackageRollout.package_id)
-    return statement if ctx.actor.reach.is_everything else statement.where(Package.reseller_id.is_not(None))
-
-
 async def list_package_rollouts(ctx: FleetContext, package_id: str | None, page: PageRequest) -> PackageRolloutPage:
     """Newest first.
 
@@ -42,7 +32,7 @@ async def list_package_rollouts(ctx: FleetContext, package_id: str | None, page:
         ForbiddenError, InvalidInputError
     """
     ctx.actor.require("packages", "read")
-    statement = _select_visible(ctx)
+    statement = select(PackageRollout)
     if package_id is not None:
         statement = statement.where(PackageRollout.package_id == require_id_field("package_id", package_id))
     found = await fetch_page(ctx.session, statement, page)
@@ -160,9 +150,9 @@ async def get_package_rollout(ctx: FleetContext, rollout_id: str, *, is_locked: 
     Raises:
         NotFoundError: There is none.
     """
-    statement = _select_visible(ctx).where(PackageRollout.id == require_id("package rollout", rollout_id))
+    statement = select(PackageRollout).where(PackageRollout.id == require_id("package rollout", rollout_id))
     statement = statement.execution_options(populate_existing=True)
-    locked = statement.with_for_update(of=PackageRollout) if is_locked else statement
+    locked = statement.with_for_update() if is_locked else statement
     row = (await ctx.session.scalars(locked)).one_or_none()
     if row is None:
         raise not_found("package rollout", rollout_id)

@@ -9,8 +9,8 @@ import pytest
 from controller.fleet.rollouts.models import RolloutNodeState as S
 from controller.fleet.rollouts.plan import (
     DEFAULT_WAVES,
-    Standing,
     Progress,
+    Standing,
     Verdict,
     assign_waves,
     judge_progress,
