@@ -78,6 +78,7 @@ from controller.core.parked.observe import ParkedObserver
 from controller.core.parked.service import Parked
 from controller.core.rate_limits.counters import Counters, RateLimitSamples
 from controller.core.upkeep import UPKEEP_SECONDS, DrainObserver, Upkeep
+from controller.core.usage.figures import COLLECT_SECONDS, MEASURED_LIMITS
 from controller.core.usage.measure import MEASURE_SECONDS, UsageLedger
 from controller.db.base import Model
 from controller.db.engine import Database
@@ -319,7 +320,7 @@ def _build_fleet(base: _Base) -> tuple[Fleet, Operations]:
         )
     )
     fleet.open_keys()
-    limits = LimitRegistry((*DOMAIN_LIMITS, SITES, SSH_KEYS), (SSH,))
+    limits = LimitRegistry((*DOMAIN_LIMITS, *MEASURED_LIMITS, SITES, SSH_KEYS), (SSH,))
     registry = ManifestRegistry((SiteContributor(), SshContributor()), {PHP: PhpProvider()}, limits, (clone_sites,))
     operations = Operations(base.database, registry=registry, fleet=fleet, engine=base.engine, publisher=base.publisher)
     operations.attach_tasks(base.tasks, Reconvergence(operations).kinds())
@@ -342,7 +343,8 @@ def _connect(base: _Base, fleet: Fleet, operations: Operations) -> None:
     )
     package_loop = PackageRolloutLoop(operations, publisher)
     schedules.add(Schedule(name="packages.rollouts", every_seconds=TURN_SECONDS, run=package_loop.turn))
-    ledger = UsageLedger(operations)
+    ledger = UsageLedger(operations, fleet.find_sample)
+    schedules.add(Schedule(name="usage.collect", every_seconds=COLLECT_SECONDS, run=ledger.collect))
     schedules.add(Schedule(name="usage.measure", every_seconds=MEASURE_SECONDS, run=ledger.run))
     account_upkeep = AccountUpkeep(operations)
     schedules.add(Schedule(name="accounts.upkeep", every_seconds=ACCOUNT_UPKEEP_SECONDS, run=account_upkeep.run))

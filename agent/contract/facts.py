@@ -56,6 +56,14 @@ class HomeFact(msgspec.Struct, frozen=True, kw_only=True):
     used_bytes: int | None = None
 
 
+class HomeUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What lies in an account's home."""
+
+    disk_bytes: int
+    """As the quota counts it; else what the file system has given out, files with several names once."""
+    inodes: int
+
+
 class LimitReading(msgspec.Struct, frozen=True, kw_only=True):
     """One limit as the kernel has it."""
 
@@ -119,6 +127,14 @@ class Probe(Protocol):
         ...
 
     async def home(self, path: str) -> HomeFact | None: ...
+
+    async def home_use(self, path: str, *, timeout_seconds: float) -> HomeUse | None:
+        """What lies in a home, on its own file system; None: there is no such home.
+
+        Raises:
+            CommandError: It could not be counted in time.
+        """
+        ...
 
     async def storage_driver(self, directory: str) -> StorageDriver:
         """What the file system of a directory can do: BTRFS or DIRECTORY."""

@@ -23,6 +23,7 @@ from agent.core.reconciler import Convergence, Reconciler
 from agent.core.records import Applied, JobRow
 from agent.core.recovery import quarantine, recover
 from agent.core.streams import WorkerGate
+from agent.core.usage import UsageRounds
 from agent.core.watch import CancelledByRequestError, Watch
 from shared.errors import FleetError, RefusedError, RollbackError, UnavailableError
 from shared.protocol.job import (
@@ -45,6 +46,7 @@ from shared.protocol.local import (
     RequestDrift,
     RequestHealth,
     RequestStatus,
+    RequestUsage,
     ResultStored,
     SubmitJob,
     SubmitTrust,
@@ -76,6 +78,8 @@ class Executor:
         self._gate = WorkerGate(node=node, identity=identity, trust=trust)
         self._drift_requests = MergedRequests(self._report_drift, self._spawn)
         self._health_requests = MergedRequests(self._report_health, self._spawn)
+        self._usage = UsageRounds(node)
+        self._usage_requests = MergedRequests(self._report_usage, self._spawn)
         self.on_broken: Callable[[FleetError], None] = lambda _error: None
         """Told when the journal can take nothing more: the process must end, and the next one recover."""
         self._listeners: set[Listener] = set()
@@ -160,6 +164,10 @@ class Executor:
             case RequestHealth():
                 self._health_requests.add()
                 return ()
+            case RequestUsage():
+                self._usage.after = frame.after
+                self._usage_requests.add()
+                return ()
             case RequestStatus():
                 return (self._status(),)
             case OpenWorker():
@@ -223,6 +231,9 @@ class Executor:
 
     async def _report_health(self, _subjects: tuple[str, ...], _may_repair: bool) -> None:  # noqa: FBT001 - a callback
         self._tell(HealthFound(report=await read_health(self._node)))
+
+    async def _report_usage(self, _subjects: tuple[str, ...], _may_repair: bool) -> None:  # noqa: FBT001 - a callback
+        self._tell(await self._usage.count())
 
     async def _open_worker(self, frame: OpenWorker) -> None:
         self._tell(await self._gate.open(frame, now=self._effective_now()))

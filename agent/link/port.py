@@ -19,7 +19,9 @@ from shared.protocol.local import (
     OpenWorker,
     RequestDrift,
     RequestHealth,
+    RequestUsage,
     ToExecutor,
+    UsageFound,
     WorkerOpened,
 )
 
@@ -102,7 +104,7 @@ class OpenWork:
 
     def note_sent(self, frame: ToExecutor) -> None:
         """Remember what a frame to the executor will be answered with."""
-        if isinstance(frame, (RequestDrift, RequestHealth)):
+        if isinstance(frame, (RequestDrift, RequestHealth, RequestUsage)):
             self._look_count += 1
         elif isinstance(frame, OpenWorker):
             self._worker_refs.add(frame.ref)
@@ -117,7 +119,7 @@ class OpenWork:
             if frame.result.job_id not in self._accepted:
                 self._unknown_count = max(0, self._unknown_count - 1)
             self._accepted.discard(frame.result.job_id)
-        elif isinstance(frame, (DriftFound, HealthFound)):
+        elif isinstance(frame, (DriftFound, HealthFound, UsageFound)):
             self._look_count = max(0, self._look_count - 1)
         elif isinstance(frame, WorkerOpened):
             self._worker_refs.discard(frame.ref)

@@ -15,6 +15,7 @@ from agent.link.outbox import Outbox
 from agent.link.port import ExecutorPort
 from agent.link.room import RoomWatch
 from agent.link.spool import Spool
+from agent.link.usage import UsageWatch
 from agent.link.workers import Workers
 from shared.errors import UnavailableError
 from shared.protocol.frames import AckJob, DriftReport, LogLine, Progress
@@ -31,6 +32,7 @@ from shared.protocol.local import (
     RequestDrift,
     ResultStored,
     TrustTaken,
+    UsageFound,
     WorkerOpened,
 )
 from shared.protocol.renewal import TrustReport
@@ -69,6 +71,7 @@ class Relay:
         self._clock = clock
         self.room = RoomWatch(executor, self._take_result)
         self.health = HealthWatch(executor, outbox, unit_states)
+        self.usage = UsageWatch(executor)
         self._quiet_until = 0.0
         self._asked_drifts = 0
         # Subjects that the controller knows to be in order. Empty after a start, so the first report always goes out:
@@ -116,12 +119,18 @@ class Relay:
                 self.note_status(frame)
             case TrustTaken():
                 self._note_trust(frame)
-            case HealthFound():
-                self.health.take(frame.report)
+            case HealthFound() | UsageFound():
+                self._take_look(frame)
             case WorkerOpened():
                 self.workers.note(frame)
             case Complaint():
                 self.report("error", f"the executor did not understand us: {frame.error.message}")
+
+    def _take_look(self, frame: HealthFound | UsageFound) -> None:
+        if isinstance(frame, HealthFound):
+            self.health.take(frame.report)
+        else:
+            self.usage.take(frame)
 
     def report(self, level: str, message: str, *, job_id: str = "") -> None:
         """Log a line here and show it to the operator at the controller."""

@@ -104,6 +104,7 @@ class LinkService:
             asyncio.create_task(self._check_drift_for_ever(), name="drift-timer"),
             asyncio.create_task(self._parts.renewer.run(), name="renewal-timer"),
             asyncio.create_task(self._relay.health.run(), name="health-timer"),
+            asyncio.create_task(self._relay.usage.run(), name="usage-timer"),
             asyncio.create_task(self._relay.room.run(self._reconnect), name="room-timer"),
             asyncio.create_task(self._parts.updates.run(self._relay.keep_update), name="updates"),
         )

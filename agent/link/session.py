@@ -263,6 +263,7 @@ class Session:
 
     async def _take_health_check(self, _frame: CheckHealth) -> None:
         await self._relay.health.look(is_asked=True)
+        await self._relay.usage.ask()  # whoever looks at the node wants all of it as it is now
 
     async def _take_quiet(self, frame: Quiet) -> None:
         self._relay.be_quiet(frame)
@@ -328,7 +329,7 @@ class Session:
 
     async def _send_metrics(self, interval_seconds: float) -> SessionEnd:
         while True:
-            gauges = await asyncio.to_thread(self._hooks.sample)
+            gauges = await asyncio.to_thread(self._hooks.sample) | self._relay.usage.gauges()
             self._relay.outbox.put(Metrics(at=time.time(), gauges=gauges))
             await asyncio.sleep(_jittered(interval_seconds))
 

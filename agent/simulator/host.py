@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from agent.contract.actions import AnyAction, ConfigTree, PublishConfig, ReloadUnit, RemoveFile, WriteFile, content_hash
-from agent.contract.facts import HomeFact, HttpFact, LimitReading, PathFact, SliceFact, UnitFact, UserFact
+from agent.contract.facts import HomeFact, HomeUse, HttpFact, LimitReading, PathFact, SliceFact, UnitFact, UserFact
 from agent.contract.host import UndoRecord
 from agent.simulator.answers import answer_like_nginx
 from agent.simulator.host_effects import Effects, Validator, judge_config
@@ -233,6 +233,13 @@ class MemoryHost:
         if found is None or found.kind is not Kind.DIRECTORY:
             return None
         return self.state.homes.get(path, HomeFact(driver=StorageDriver.DIRECTORY, quota_bytes=None))
+
+    async def home_use(self, path: str, *, timeout_seconds: float) -> HomeUse | None:  # noqa: ARG002 - as Probe
+        home = await self.home(path)
+        if home is None:
+            return None
+        inside = sum(1 for name in self.state.paths if name == path or name.startswith(f"{path}/"))
+        return HomeUse(disk_bytes=home.used_bytes or 4096 * inside, inodes=inside)
 
     async def storage_driver(self, directory: str) -> StorageDriver:
         if await self.list_directory(directory) is None:

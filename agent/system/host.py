@@ -27,7 +27,7 @@ from agent.contract.actions import (
     SetSliceLimits,
     WriteFile,
 )
-from agent.contract.facts import HomeFact, HttpFact, PathFact, SliceFact, UnitFact, UserFact
+from agent.contract.facts import HomeFact, HomeUse, HttpFact, PathFact, SliceFact, UnitFact, UserFact
 from agent.contract.host import UndoRecord
 from agent.system import config_check, files, handlers, handlers_system, http, storage
 from agent.system.config_tree import Committer
@@ -147,6 +147,9 @@ class RealHost:
 
     async def home(self, path: str) -> HomeFact | None:
         return await storage.read_home(path)
+
+    async def home_use(self, path: str, *, timeout_seconds: float) -> HomeUse | None:
+        return await storage.read_use(path, timeout_seconds=timeout_seconds)
 
     async def storage_driver(self, directory: str) -> StorageDriver:
         return await storage.read_driver(directory)

@@ -52,6 +52,13 @@ class RequestHealth(Frame, frozen=True, kw_only=True, tag="health"):
     """Look how the enabled modules are doing; answered with HealthFound."""
 
 
+class RequestUsage(Frame, frozen=True, kw_only=True, tag="usage"):
+    """Measure what the accounts' homes hold; answered with UsageFound."""
+
+    after: str = ""
+    """The account with which the last answer ended: the next ones come first."""
+
+
 class ResultStored(Frame, frozen=True, kw_only=True, tag="stored"):
     """The agent has this result in its own spool, on disk."""
 
@@ -110,6 +117,22 @@ class HealthFound(Frame, frozen=True, kw_only=True, tag="health_found"):
     report: HealthReport
 
 
+class HomeUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What one account's home holds."""
+
+    account: str
+    disk_bytes: int
+    inodes: int
+
+
+class UsageFound(Frame, frozen=True, kw_only=True, tag="usage_found"):
+    """The answer to RequestUsage: of every account that was reached in the time there is for it."""
+
+    homes: tuple[HomeUse, ...] = ()
+    is_complete: bool = True
+    """False: there was no time for the accounts that are left out here."""
+
+
 class TrustTaken(Frame, frozen=True, kw_only=True, tag="trust_taken"):
     """The bundle version the executor now believes; `error` when the offered one was refused."""
 
@@ -155,7 +178,15 @@ class Complaint(Frame, frozen=True, kw_only=True, tag="complaint"):
 
 
 ToExecutor = (
-    SubmitJob | CancelLocal | SubmitTrust | RequestDrift | RequestHealth | ResultStored | RequestStatus | OpenWorker
+    SubmitJob
+    | CancelLocal
+    | SubmitTrust
+    | RequestDrift
+    | RequestHealth
+    | RequestUsage
+    | ResultStored
+    | RequestStatus
+    | OpenWorker
 )
 FromExecutor = (
     WorkerOpened
@@ -164,6 +195,7 @@ FromExecutor = (
     | JobFinished
     | DriftFound
     | HealthFound
+    | UsageFound
     | TrustTaken
     | ExecutorStatus
     | Complaint

@@ -22,6 +22,16 @@ async def count_use(ctx: FleetContext, account_id: str, key: str) -> int:
     return (await kind.count(ctx.session, (account_id,))).get(account_id, 0)
 
 
+async def find_use(ctx: FleetContext, account_id: str, key: str) -> int | None:
+    """How much the account uses; None: nobody counts it, or no node has measured it yet."""
+    kind = ctx.registry.limits.limit(key)
+    if kind.count is None:
+        return None
+    await ctx.session.flush()
+    found = await kind.count(ctx.session, (account_id,))
+    return found.get(account_id) if kind.is_measured else found.get(account_id, 0)
+
+
 async def require_room(ctx: FleetContext, account: Account, key: str, amount: int = 1) -> None:
     """Pass when the account may have so many more. Call it in the transaction that writes them.
 
@@ -45,7 +55,7 @@ async def require_fits(ctx: FleetContext, account: Account, terms: Terms) -> Non
     """
     for kind in ctx.registry.limits.counted:
         allowed = hard_of(terms, kind.key)
-        if allowed is None:
+        if allowed is None or kind.is_passing:
             continue
         used = await count_use(ctx, account.id, kind.key)
         if used > allowed:

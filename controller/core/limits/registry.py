@@ -25,6 +25,8 @@ class Enforcement(enum.Enum):
     """The kernel of the account's node; it is read back as a proof."""
     CORE = "core"
     """The controller, before anything is written."""
+    POLICY = "policy"
+    """Nobody at once: nodes measure it, and the package's overuse policy says what follows."""
     NOBODY = "nobody"
     """Nobody yet: what it counts does not exist in this release."""
 
@@ -41,6 +43,11 @@ class LimitKind:
     count: Count | None = None
     """None: this release cannot say how much an account uses."""
     is_node_enforced: bool = False
+    is_measured: bool = False
+    """Nodes say how much is used, as their samples come in: more than the soft value for the grace period of the
+    package's policy is too much, as with disk quotas, since the hard one cannot always be passed."""
+    is_passing: bool = False
+    """It falls by itself (memory, processes): what is used this moment keeps nobody from a smaller package."""
     maximum: int = MAX_COUNT
 
     @property
@@ -48,6 +55,8 @@ class LimitKind:
         """Who keeps accounts within it."""
         if self.is_node_enforced:
             return Enforcement.NODE
+        if self.is_measured:
+            return Enforcement.POLICY
         return Enforcement.NOBODY if self.count is None else Enforcement.CORE
 
 

@@ -14,7 +14,8 @@ from controller.core.context import SYSTEM, Change
 from controller.core.limits.registry import LimitKind
 from controller.core.operations import FleetContext, Operations
 from controller.core.packages.terms import Terms, hard_of, soft_of, terms_of
-from controller.core.usage.models import AccountUsage, OveruseCase, UsageDay
+from controller.core.usage.figures import FindSample, collect_figures
+from controller.core.usage.models import AccountFigure, AccountUsage, OveruseCase, UsageDay
 from controller.core.usage.overuse import apply_policy
 
 MEASURE_SECONDS: Final = 3600.0
@@ -29,11 +30,14 @@ Rows = dict[tuple[str, str], AccountUsage]
 class UsageLedger:
     """Bootstrap builds one and lets it come back."""
 
-    def __init__(self, operations: Operations) -> None:
+    def __init__(self, operations: Operations, find_sample: FindSample | None = None) -> None:
+        """`find_sample`: what a node said last about its accounts; None: nobody says anything."""
         self._operations = operations
+        self._find_sample = find_sample
 
     async def run(self) -> str | None:
         """Measure every account, act by policy, forget old days. Safe to run again from the beginning."""
+        await self.collect()
         count, after = 0, ""
         while True:
             outcome = await self._operations.change(SYSTEM, "schedule/usage.measure", _Batch(after).measure)
@@ -43,11 +47,19 @@ class UsageLedger:
         await self._operations.change(SYSTEM, "schedule/usage.measure", _forget)
         return f"{count} accounts measured" if count else None
 
+    async def collect(self) -> str | None:
+        """Keep what the nodes' latest samples say of their accounts."""
+        if self._find_sample is None:
+            return None
+        count = await collect_figures(self._operations.database, self._find_sample)
+        return f"{count} accounts" if count else None
+
 
 async def _forget(ctx: FleetContext) -> None:
     """Old days; and what deleted accounts used last, of which only the days stay."""
     gone = select(Account.id).where(Account.deleted_at.is_not(None))
     await ctx.session.execute(delete(AccountUsage).where(AccountUsage.account_id.in_(gone)))
+    await ctx.session.execute(delete(AccountFigure).where(AccountFigure.account_id.in_(gone)))
     await ctx.session.execute(delete(OveruseCase).where(OveruseCase.account_id.in_(gone)))
     await ctx.session.execute(delete(UsageDay).where(UsageDay.day < (ctx.now - timedelta(days=KEPT_DAYS)).date()))
 
@@ -82,13 +94,21 @@ async def measure_accounts(ctx: FleetContext, accounts: Sequence[Account]) -> No
     for account in accounts:
         terms = await terms_of(ctx.session, account)
         for kind in kinds:
-            used = counts[kind.key].get(account.id, 0)
+            used = counts[kind.key].get(account.id, None if kind.is_measured else 0)
+            if used is None:
+                continue  # its node has not said yet
             _note_day(ctx, account, kind.key, used, days)
             _note_use(ctx, account, kind, terms, (used, rows))
     await ctx.session.flush()
     for account in accounts:
-        over = [rows[account.id, kind.key] for kind in kinds if rows[account.id, kind.key].over_since is not None]
-        await apply_policy(ctx, account, over)
+        await apply_policy(
+            ctx, account, [rows[at] for kind in kinds if _is_too_much(rows, at := (account.id, kind.key), kind)]
+        )
+
+
+def _is_too_much(rows: Rows, at: tuple[str, str], kind: LimitKind) -> bool:
+    row = rows.get(at)
+    return row is not None and (row.over_since is not None or (kind.is_measured and row.near_since is not None))
 
 
 async def _read_days(ctx: FleetContext, ids: Sequence[str]) -> dict[tuple[str, str], UsageDay]:

@@ -31,6 +31,20 @@ class AccountUsage(Model):
     measured_at: Mapped[datetime]
 
 
+class AccountFigure(Model):
+    """What an account's node measured last, whatever limits there are."""
+
+    __tablename__ = "account_figures"
+
+    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), unique=True, index=True)
+    disk_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    inodes: Mapped[int | None] = mapped_column(BigInteger)
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    processes_max: Mapped[int | None] = mapped_column(BigInteger)
+    """How many there are; named as the limit."""
+    sampled_at: Mapped[datetime]
+
+
 class UsageDay(Model):
     """What one account used of one thing on one day (UTC)."""
 

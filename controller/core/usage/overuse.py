@@ -72,7 +72,7 @@ async def _bring_to(
     if done == SUSPENDED and account.state is AccountState.SUSPENDED and account.suspended_at == acted_at:
         await unsuspend_account(ctx, account.id)
     if wanted == SUSPENDED and account.state is AccountState.ACTIVE:
-        words = ", ".join(f"{row.used} {row.limit_key} of {row.hard}" for row in over)
+        words = ", ".join(f"{row.used} {row.limit_key} of {row.hard if row.over_since else row.soft}" for row in over)
         params = AccountSuspend(reason=f"over the limit: {words}"[:500], liftable_by=Lifter.POLICY)
         await suspend_account(ctx, account.id, params)
     if THROTTLED in (done, wanted):

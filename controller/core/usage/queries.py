@@ -8,7 +8,7 @@ from sqlalchemy import Select, func, select
 
 from controller.core.accounts.models import Account
 from controller.core.accounts.store import get_account
-from controller.core.limits.check import count_use
+from controller.core.limits.check import find_use
 from controller.core.limits.registry import LimitKind
 from controller.core.operations import FleetContext
 from controller.core.packages.store import get_package
@@ -33,7 +33,7 @@ async def show_account_usage(ctx: FleetContext, account_id: str) -> UsageList:
     rows = {row.limit_key: row for row in found}
     case = (await ctx.session.scalars(select(OveruseCase).where(OveruseCase.account_id == account.id))).first()
     items = [
-        _view(kind, terms, rows.get(kind.key), await count_use(ctx, account.id, kind.key) if kind.count else None)
+        _view(kind, terms, rows.get(kind.key), await find_use(ctx, account.id, kind.key))
         for kind in ctx.registry.limits.limits
     ]
     return UsageList(

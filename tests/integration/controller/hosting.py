@@ -46,6 +46,7 @@ from controller.core.operations import Operations
 from controller.core.parked.kinds import AccountKind
 from controller.core.parked.observe import ParkedObserver
 from controller.core.parked.service import Parked
+from controller.core.usage.figures import MEASURED_LIMITS
 from controller.db.engine import Database
 from controller.fleet.models import Node, NodeState
 from controller.fleet.nodes.placement import Placement
@@ -266,7 +267,7 @@ async def build_hosting(database: Database, pki_dir: Path) -> Hosting:
         registry=ManifestRegistry(
             [SiteContributor(), SshContributor()],
             {"php": PhpProvider()},
-            LimitRegistry((*DOMAIN_LIMITS, SITES, SSH_KEYS), (SSH,)),
+            LimitRegistry((*DOMAIN_LIMITS, *MEASURED_LIMITS, SITES, SSH_KEYS), (SSH,)),
             (clone_sites,),
         ),
         fleet=FakeFleet(committed_by_node),

@@ -227,6 +227,10 @@ EXAMPLES: dict[str, frames.Frame] = {
     "evt_result_commands": frames.Event(number=11, kind="result", result=EXPLAINED),
     "local_health": local.RequestHealth(),
     "local_health_found": local.HealthFound(report=HEALTH),
+    "local_usage": local.RequestUsage(after="adam"),
+    "local_usage_found": local.UsageFound(
+        homes=(local.HomeUse(account="alice", disk_bytes=4096, inodes=7),), is_complete=False
+    ),
     "local_drift_quiet": local.RequestDrift(subjects=("account/alice",), may_repair=False),
     "local_submit": local.SubmitJob(envelope=ENVELOPE),
     "local_cancel": local.CancelLocal(job_id=JOB.job_id),
