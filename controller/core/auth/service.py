@@ -15,6 +15,7 @@ from controller.core.audit.refusals import Refusals
 from controller.core.auth.attempts import Device, is_known_place, judge_signals, note_attempt, read_habits
 from controller.core.auth.identities import Identities, Identity, require_user_network
 from controller.core.auth.models import Session, User
+from controller.core.auth.package_policy import read_package_policy
 from controller.core.auth.passkeys import Asker, Challenge, PasskeyProof, PasskeyRefusedError, find_owner
 from controller.core.auth.passwords import Passwords
 from controller.core.auth.policy import PolicyBook, SecurityPolicy, require_let_in
@@ -118,7 +119,7 @@ class Authenticator:
             try:
                 row = await self.factors.passkeys.verify(writer, proof, self._clock(), asker=None, user_id=None)
                 user = await find_owner(writer, row)
-                refusal, reason = _judge_person(user, device)
+                refusal, reason = await _judge_person(writer, user, device)
             except PasskeyRefusedError as error:
                 refusal, reason = _wrong_passkey(), str(error.context["reason"])
             name = user.username if user else ""
@@ -152,7 +153,7 @@ class Authenticator:
         self, writer: AsyncSession, user: User, device: Device, second: Second
     ) -> tuple[FleetError | None, str]:
         """What speaks against somebody who has the right password, and the word for it in the history."""
-        refusal, reason = _judge_person(user, device)
+        refusal, reason = await _judge_person(writer, user, device)
         if refusal is not None:
             return refusal, reason
         if not (await self.factors.read_state(writer, user.id)).is_enabled:
@@ -187,7 +188,7 @@ class Authenticator:
         terms = SessionTerms(
             now=now,
             expires_at=now + self._lifetime,
-            sessions_max=policy.sessions_max,
+            sessions_max=(await read_package_policy(writer, user.client_id)).limit_sessions(policy.sessions_max),
             has_second_factor=(await self.factors.read_state(writer, user.id)).is_enabled,
         )
         sign_in = await open_session(writer, user, device, terms)
@@ -313,12 +314,13 @@ def asker_of(identity: Identity) -> Asker:
     return Asker(identity.user_id, identity.credential_id)
 
 
-def _judge_person(user: User, device: Device) -> tuple[FleetError | None, str]:
+async def _judge_person(writer: AsyncSession, user: User, device: Device) -> tuple[FleetError | None, str]:
     """What speaks against somebody who has shown who they are, and the word for it in the history."""
     if user.disabled_at is not None:
         return _wrong_credentials(), "disabled"
     try:
         require_user_network(user.networks, device.address, user.username)
+        (await read_package_policy(writer, user.client_id)).require_let_in(device.address, user.username)
     except ForbiddenError as error:
         return error, "network_refused"
     return None, ""

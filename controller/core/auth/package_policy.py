@@ -1,0 +1,92 @@
+"""What the packages of a person's accounts ask of the person: a second factor, few sessions, certain networks.
+
+A person is a client's, and a client may have several accounts with a package each: whatever one of them asks counts.
+People of the platform and of resellers have no account, so no package asks anything of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from controller.core.accounts.models import Account
+from controller.core.auth.networks import is_within
+from controller.core.packages.models import Package, PackageVersion
+from shared.errors import ForbiddenError
+
+
+@dataclass(frozen=True, slots=True)
+class PackagePolicy:
+    """The strictest of all that was asked."""
+
+    is_two_factor_required: bool = False
+    sessions_max: int | None = None
+    """None: as the controller's own rules say."""
+    networks: tuple[tuple[str, ...], ...] = ()
+    """One must be within each of these lists."""
+
+    def needs_enrolment(self, *, has_second_factor: bool) -> bool:
+        """Whether the person may do nothing but set up a second factor."""
+        return self.is_two_factor_required and not has_second_factor
+
+    def limit_sessions(self, otherwise: int) -> int:
+        """How many sessions there may be; a package never allows more than the controller does."""
+        return otherwise if self.sessions_max is None else min(otherwise, self.sessions_max)
+
+    def require_let_in(self, address: str, username: str) -> None:
+        """Pass when every package lets this address in.
+
+        Raises:
+            ForbiddenError: One does not (`network_refused`).
+        """
+        if all(is_within(address, networks) for networks in self.networks):
+            return
+        raise ForbiddenError(
+            f"{username} may not come from {address or 'nowhere'}: the package of an account says from where",
+            code="network_refused",
+            hint="Come from one of the networks in the package's security options, or have them changed.",
+        )
+
+
+NOTHING_ASKED: Final = PackagePolicy()
+
+
+def combine_policies(options: Iterable[Mapping[str, Any]]) -> PackagePolicy:
+    """What these packages ask together; each as `packages.options` has it, where what is left out is not asked."""
+    required, sessions, networks = False, [], []
+    for each in options:
+        required = required or bool(each.get("security.is_two_factor_required"))
+        if each.get("security.sessions_max") is not None:
+            sessions.append(int(each["security.sessions_max"]))
+        if each.get("security.allowed_networks"):
+            networks.append(tuple(each["security.allowed_networks"]))
+    return PackagePolicy(
+        is_two_factor_required=required,
+        sessions_max=min(sessions, default=None),
+        networks=tuple(dict.fromkeys(networks)),
+    )
+
+
+async def read_package_policy(session: AsyncSession, client_id: str | None) -> PackagePolicy:
+    """What the packages of this client's accounts ask; a pinned account's as its version says."""
+    if client_id is None:
+        return NOTHING_ASKED
+    statement = (
+        select(Package.id, Account.package_version_id)
+        .join(Account, Account.package_id == Package.id)
+        .where(Account.client_id == client_id, Account.deleted_at.is_(None))
+        .distinct()
+    )
+    found: list[Mapping[str, Any]] = []
+    for package_id, version_id in (await session.execute(statement)).all():
+        terms: Package | PackageVersion = (
+            await session.get_one(PackageVersion, version_id)
+            if version_id is not None
+            else await session.get_one(Package, package_id)
+        )
+        found.append(terms.options)
+    return combine_policies(found)

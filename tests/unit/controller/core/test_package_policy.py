@@ -1,0 +1,48 @@
+"""What several packages ask of one person together."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.core.auth.package_policy import NOTHING_ASKED, combine_policies
+from shared.errors import ForbiddenError
+
+
+def test_policies_when_combined_are_as_strict_as_the_strictest() -> None:
+    policy = combine_policies(
+        [
+            {"security.sessions_max": 5, "security.allowed_networks": ["192.0.2.0/24"]},
+            {"security.is_two_factor_required": True, "security.sessions_max": 2},
+            {},
+        ]
+    )
+
+    assert (policy.is_two_factor_required, policy.sessions_max) == (True, 2)
+    assert (policy.limit_sessions(10), policy.limit_sessions(1)) == (2, 1)
+    assert policy.networks == (("192.0.2.0/24",),)
+
+
+def test_enrolment_when_a_package_requires_it_is_needed_until_there_is_a_second_factor() -> None:
+    required = combine_policies([{"security.is_two_factor_required": True}])
+
+    assert required.needs_enrolment(has_second_factor=False)
+    assert not required.needs_enrolment(has_second_factor=True)
+    assert not NOTHING_ASKED.needs_enrolment(has_second_factor=False)
+
+
+@pytest.mark.parametrize("address", ["198.51.100.1", "", "192.0.2.200"])
+def test_address_when_one_package_does_not_let_it_in_is_refused(address: str) -> None:
+    policy = combine_policies(
+        [{"security.allowed_networks": ["192.0.2.0/24"]}, {"security.allowed_networks": ["192.0.2.0/25"]}]
+    )
+
+    policy.require_let_in("192.0.2.7", "ada")
+    with pytest.raises(ForbiddenError, match="ada may not come from") as caught:
+        policy.require_let_in(address, "ada")
+    assert caught.value.code == "network_refused"
+
+
+def test_nothing_asked_lets_everybody_in() -> None:
+    NOTHING_ASKED.require_let_in("198.51.100.1", "ada")
+
+    assert NOTHING_ASKED.limit_sessions(10) == 10
