@@ -46,7 +46,9 @@ class AttentionItem(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that a person should look at."""
 
     id: Annotated[str, Meta(description="kind.ID, the same as long as it is there.")]
-    kind: Annotated[str, Meta(description="job, parked, node, approval, drift, usage, package_rollout, webhook, audit.")]
+    kind: Annotated[
+        str, Meta(description="job, parked, node, approval, drift, usage, package_rollout, webhook or audit")
+    ]
     severity: Annotated[str, Meta(description="critical or warning.")]
     title: str
     detail: str

@@ -231,7 +231,12 @@ class Api:
         ids |= await self._add_webhook()
         ids |= await self._add_rollout(number, ids["node_id"])
         ids["package_rollout_id"] = await self._add_package_rollout(name, headers)
-        ids |= {"session_id": ids["node_id"], "archive_id": ids["node_id"], "passkey_id": ids["node_id"], "username": "admin"}
+        ids |= {
+            "session_id": ids["node_id"],
+            "archive_id": ids["node_id"],
+            "passkey_id": ids["node_id"],
+            "username": "admin",
+        }
         ids["kid"] = (await self.controller.fleet.keys.signer.current_job_keys())[-1].kid
         return ids
 
