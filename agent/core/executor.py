@@ -12,18 +12,16 @@ from agent.core.boundary import error_body
 from agent.core.context import NodeContext
 from agent.core.database import JournalBrokenError
 from agent.core.drift import DriftCheck
-from agent.core.health import read_health
 from agent.core.identity import Identity, TrustStore
 from agent.core.intake import Intake
 from agent.core.lanes import Lanes
-from agent.core.merged_requests import MergedRequests
+from agent.core.looks import Looks
 from agent.core.planning import plan_targets
 from agent.core.progress import make_reporter
 from agent.core.reconciler import Convergence, Reconciler
 from agent.core.records import Applied, JobRow
 from agent.core.recovery import quarantine, recover
 from agent.core.streams import WorkerGate
-from agent.core.usage import UsageRounds
 from agent.core.watch import CancelledByRequestError, Watch
 from shared.errors import FleetError, RefusedError, RollbackError, UnavailableError
 from shared.protocol.job import (
@@ -40,7 +38,6 @@ from shared.protocol.local import (
     DriftFound,
     ExecutorStatus,
     FromExecutor,
-    HealthFound,
     JobFinished,
     OpenWorker,
     RequestDrift,
@@ -76,10 +73,7 @@ class Executor:
         self._drift = DriftCheck(node, self._reconciler, self._lanes)
         self._intake = Intake(node.journal, identity, trust)
         self._gate = WorkerGate(node=node, identity=identity, trust=trust)
-        self._drift_requests = MergedRequests(self._report_drift, self._spawn)
-        self._health_requests = MergedRequests(self._report_health, self._spawn)
-        self._usage = UsageRounds(node)
-        self._usage_requests = MergedRequests(self._report_usage, self._spawn)
+        self._looks = Looks(node, self._drift, self._tell, self._spawn)
         self.on_broken: Callable[[FleetError], None] = lambda _error: None
         """Told when the journal can take nothing more: the process must end, and the next one recover."""
         self._listeners: set[Listener] = set()
@@ -158,15 +152,8 @@ class Executor:
                 self._journal.mark_stored(frame.job_id)
                 self._prune_now_and_then()
                 return ()
-            case RequestDrift():
-                self._drift_requests.add(frame.subjects, may_repair=frame.may_repair)
-                return ()
-            case RequestHealth():
-                self._health_requests.add()
-                return ()
-            case RequestUsage():
-                self._usage.after = frame.after
-                self._usage_requests.add()
+            case RequestDrift() | RequestHealth() | RequestUsage():
+                self._looks.ask(frame)
                 return ()
             case RequestStatus():
                 return (self._status(),)
@@ -224,16 +211,6 @@ class Executor:
             ca_certificates=self._trust.ca_certificates,
             seq_gaps=self._journal.seq_gaps(),
         )
-
-    async def _report_drift(self, subjects: tuple[str, ...], may_repair: bool) -> None:  # noqa: FBT001 - a callback
-        report, _ = await self._drift.check(subjects, may_repair=may_repair)
-        self._tell(DriftFound(report=report))
-
-    async def _report_health(self, _subjects: tuple[str, ...], _may_repair: bool) -> None:  # noqa: FBT001 - a callback
-        self._tell(HealthFound(report=await read_health(self._node)))
-
-    async def _report_usage(self, _subjects: tuple[str, ...], _may_repair: bool) -> None:  # noqa: FBT001 - a callback
-        self._tell(await self._usage.count())
 
     async def _open_worker(self, frame: OpenWorker) -> None:
         self._tell(await self._gate.open(frame, now=self._effective_now()))

@@ -17,6 +17,7 @@ WIDENED: Final = {
     "controller/core/packages/lineage.py": "a line of packages does not end where a tenant does",
     "controller/core/packages/store.py": "the name of a package, at its owner",
     "controller/core/packages/terms.py": "what an account has, also by a package that its tenant does not see",
+    "controller/core/packages/rollouts/begin.py": "a package must not change under the open rollout of one that it inherits from",
 }
 """Files with statements that look at everybody's rows, and why."""
 PLAIN: Final = {
