@@ -142,6 +142,16 @@ def upgrade() -> None:
     with op.batch_alter_table('processes', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_processes_seen_at'), ['seen_at'], unique=False)
 
+    op.create_table('rate_limits',
+    sa.Column('name', sa.String(length=32), nullable=False),
+    sa.Column('requests', sa.Integer(), nullable=True),
+    sa.Column('seconds', sa.Integer(), nullable=False),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_rate_limits')),
+    sa.UniqueConstraint('name', name=op.f('uq_rate_limits_name'))
+    )
     op.create_table('releases',
     sa.Column('number', sa.Integer(), nullable=False),
     sa.Column('version', sa.String(length=32), nullable=False),
@@ -290,21 +300,21 @@ def upgrade() -> None:
 
     op.create_table('rollouts',
     sa.Column('kind', sa.Enum('agent_update', 'module_settings', name='rolloutkind', native_enum=False, length=16), nullable=False),
-    sa.Column('state', sa.Enum('running', 'paused', 'halted', 'finished', 'aborted', name='rolloutstate', native_enum=False, length=16), nullable=False),
     sa.Column('name', sa.String(length=100), nullable=False),
     sa.Column('release_id', sa.String(length=36), nullable=True),
     sa.Column('change', sa.JSON(), nullable=False),
+    sa.Column('node_timeout_seconds', sa.Integer(), nullable=False),
+    sa.Column('actor', sa.String(length=80), nullable=False),
+    sa.Column('request_id', sa.String(length=64), nullable=False),
+    sa.Column('state', sa.Enum('running', 'paused', 'halted', 'finished', 'aborted', name='rolloutstate', native_enum=False, length=16), nullable=False),
     sa.Column('waves', sa.JSON(), nullable=False),
     sa.Column('wave', sa.Integer(), nullable=False),
     sa.Column('healthy_since', controller.db.base.UtcDateTime(timezone=True), nullable=True),
     sa.Column('soak_seconds', sa.Integer(), nullable=False),
     sa.Column('max_failures', sa.Integer(), nullable=False),
     sa.Column('failures_forgiven', sa.Integer(), nullable=False),
-    sa.Column('node_timeout_seconds', sa.Integer(), nullable=False),
     sa.Column('deadline_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
     sa.Column('blocked_by', sa.Text(), nullable=False),
-    sa.Column('actor', sa.String(length=80), nullable=False),
-    sa.Column('request_id', sa.String(length=64), nullable=False),
     sa.Column('finished_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
     sa.Column('id', sa.String(length=36), nullable=False),
     sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
@@ -337,6 +347,34 @@ def upgrade() -> None:
     with op.batch_alter_table('webhook_deliveries', schema=None) as batch_op:
         batch_op.create_index('ix_webhook_deliveries_endpoint_id_id', ['endpoint_id', 'id'], unique=False)
         batch_op.create_index('ix_webhook_deliveries_state_next_at', ['state', 'next_at'], unique=False)
+
+    op.create_table('package_rollouts',
+    sa.Column('package_id', sa.String(length=36), nullable=False),
+    sa.Column('package_name', sa.String(length=60), nullable=False),
+    sa.Column('version_before', sa.Integer(), nullable=False),
+    sa.Column('version', sa.Integer(), nullable=False),
+    sa.Column('account_timeout_seconds', sa.Integer(), nullable=False),
+    sa.Column('actor', sa.String(length=100), nullable=False),
+    sa.Column('is_returned', sa.Boolean(), nullable=False),
+    sa.Column('state', sa.Enum('running', 'paused', 'halted', 'finished', 'aborted', name='rolloutstate', native_enum=False, length=16), nullable=False),
+    sa.Column('waves', sa.JSON(), nullable=False),
+    sa.Column('wave', sa.Integer(), nullable=False),
+    sa.Column('healthy_since', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('soak_seconds', sa.Integer(), nullable=False),
+    sa.Column('max_failures', sa.Integer(), nullable=False),
+    sa.Column('failures_forgiven', sa.Integer(), nullable=False),
+    sa.Column('deadline_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('blocked_by', sa.Text(), nullable=False),
+    sa.Column('finished_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['package_id'], ['packages.id'], name=op.f('fk_package_rollouts_package_id_packages'), ondelete='RESTRICT'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_package_rollouts'))
+    )
+    with op.batch_alter_table('package_rollouts', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_package_rollouts_package_id'), ['package_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_package_rollouts_state'), ['state'], unique=False)
 
     op.create_table('package_versions',
     sa.Column('package_id', sa.String(length=36), nullable=False),
@@ -374,14 +412,14 @@ def upgrade() -> None:
     op.create_table('rollout_nodes',
     sa.Column('rollout_id', sa.String(length=36), nullable=False),
     sa.Column('node_id', sa.String(length=36), nullable=False),
+    sa.Column('attempt_id', sa.String(length=36), nullable=True),
+    sa.Column('before', sa.Text(), nullable=False),
+    sa.Column('offered_epoch', sa.Integer(), nullable=True),
     sa.Column('wave', sa.Integer(), nullable=False),
     sa.Column('state', sa.Enum('waiting', 'sent', 'succeeded', 'failed', 'skipped', name='rolloutnodestate', native_enum=False, length=16), nullable=False),
     sa.Column('note', sa.Text(), nullable=False),
     sa.Column('error_code', sa.String(length=64), nullable=True),
-    sa.Column('attempt_id', sa.String(length=36), nullable=True),
     sa.Column('job_id', sa.String(length=36), nullable=True),
-    sa.Column('before', sa.Text(), nullable=False),
-    sa.Column('offered_epoch', sa.Integer(), nullable=True),
     sa.Column('sent_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
     sa.Column('lost_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
     sa.Column('finished_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
@@ -398,6 +436,57 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_rollout_nodes_node_id'), ['node_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_rollout_nodes_rollout_id'), ['rollout_id'], unique=False)
         batch_op.create_index('ix_rollout_nodes_state_node_id', ['state', 'node_id'], unique=False)
+
+    op.create_table('api_usage',
+    sa.Column('kind', sa.String(length=8), nullable=False),
+    sa.Column('subject', sa.String(length=200), nullable=False),
+    sa.Column('user_id', sa.String(length=36), nullable=True),
+    sa.Column('period', sa.String(length=4), nullable=False),
+    sa.Column('starts_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('requests', sa.BigInteger(), nullable=False),
+    sa.Column('client_errors', sa.BigInteger(), nullable=False),
+    sa.Column('server_errors', sa.BigInteger(), nullable=False),
+    sa.Column('limited', sa.BigInteger(), nullable=False),
+    sa.Column('took_2', sa.BigInteger(), nullable=False),
+    sa.Column('took_5', sa.BigInteger(), nullable=False),
+    sa.Column('took_10', sa.BigInteger(), nullable=False),
+    sa.Column('took_25', sa.BigInteger(), nullable=False),
+    sa.Column('took_50', sa.BigInteger(), nullable=False),
+    sa.Column('took_100', sa.BigInteger(), nullable=False),
+    sa.Column('took_250', sa.BigInteger(), nullable=False),
+    sa.Column('took_500', sa.BigInteger(), nullable=False),
+    sa.Column('took_1000', sa.BigInteger(), nullable=False),
+    sa.Column('took_2500', sa.BigInteger(), nullable=False),
+    sa.Column('took_10000', sa.BigInteger(), nullable=False),
+    sa.Column('took_longer', sa.BigInteger(), nullable=False),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['user_id'], ['users.id'], name=op.f('fk_api_usage_user_id_users'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_api_usage')),
+    sa.UniqueConstraint('kind', 'subject', 'period', 'starts_at', name=op.f('uq_api_usage_kind'))
+    )
+    with op.batch_alter_table('api_usage', schema=None) as batch_op:
+        batch_op.create_index('ix_api_usage_period', ['period', 'starts_at'], unique=False)
+        batch_op.create_index(batch_op.f('ix_api_usage_user_id'), ['user_id'], unique=False)
+
+    op.create_table('api_usage_addresses',
+    sa.Column('kind', sa.String(length=8), nullable=False),
+    sa.Column('subject', sa.String(length=36), nullable=False),
+    sa.Column('user_id', sa.String(length=36), nullable=False),
+    sa.Column('address', sa.String(length=64), nullable=False),
+    sa.Column('requests', sa.BigInteger(), nullable=False),
+    sa.Column('last_seen_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['user_id'], ['users.id'], name=op.f('fk_api_usage_addresses_user_id_users'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_api_usage_addresses')),
+    sa.UniqueConstraint('kind', 'subject', 'address', name=op.f('uq_api_usage_addresses_kind'))
+    )
+    with op.batch_alter_table('api_usage_addresses', schema=None) as batch_op:
+        batch_op.create_index('ix_api_usage_addresses_last_seen_at', ['last_seen_at'], unique=False)
+        batch_op.create_index(batch_op.f('ix_api_usage_addresses_user_id'), ['user_id'], unique=False)
 
     op.create_table('passkey_challenges',
     sa.Column('challenge', sa.LargeBinary(), nullable=False),
@@ -512,6 +601,37 @@ def upgrade() -> None:
         batch_op.create_index('ix_sign_in_attempts_names', ['username', 'id'], unique=False)
         batch_op.create_index('ix_sign_in_attempts_places', ['user_id', 'is_success', 'network'], unique=False)
 
+    op.create_table('account_figures',
+    sa.Column('account_id', sa.String(length=36), nullable=False),
+    sa.Column('disk_bytes', sa.BigInteger(), nullable=True),
+    sa.Column('inodes', sa.BigInteger(), nullable=True),
+    sa.Column('memory_bytes', sa.BigInteger(), nullable=True),
+    sa.Column('processes_max', sa.BigInteger(), nullable=True),
+    sa.Column('sampled_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['account_id'], ['accounts.id'], name=op.f('fk_account_figures_account_id_accounts'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_account_figures'))
+    )
+    with op.batch_alter_table('account_figures', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_account_figures_account_id'), ['account_id'], unique=True)
+
+    op.create_table('account_labels',
+    sa.Column('account_id', sa.String(length=36), nullable=False),
+    sa.Column('key', sa.String(length=63), nullable=False),
+    sa.Column('value', sa.String(length=200), nullable=False),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['account_id'], ['accounts.id'], name=op.f('fk_account_labels_account_id_accounts'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_account_labels')),
+    sa.UniqueConstraint('account_id', 'key', name=op.f('uq_account_labels_account_id'))
+    )
+    with op.batch_alter_table('account_labels', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_account_labels_account_id'), ['account_id'], unique=False)
+        batch_op.create_index('ix_account_labels_key', ['key', 'value', 'account_id'], unique=False)
+
     op.create_table('account_members',
     sa.Column('user_id', sa.String(length=36), nullable=False),
     sa.Column('account_id', sa.String(length=36), nullable=False),
@@ -550,6 +670,22 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_account_usage_near_since'), ['near_since'], unique=False)
         batch_op.create_index(batch_op.f('ix_account_usage_over_since'), ['over_since'], unique=False)
 
+    op.create_table('deletion_certificates',
+    sa.Column('account_id', sa.String(length=36), nullable=False),
+    sa.Column('content', sa.JSON(), nullable=False),
+    sa.Column('content_hash', sa.String(length=64), nullable=False),
+    sa.Column('audit_number', sa.BigInteger(), nullable=True),
+    sa.Column('audit_hash', sa.String(length=64), nullable=True),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['account_id'], ['accounts.id'], name=op.f('fk_deletion_certificates_account_id_accounts'), ondelete='RESTRICT'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_deletion_certificates')),
+    sa.UniqueConstraint('account_id', name=op.f('uq_deletion_certificates_account_id'))
+    )
+    with op.batch_alter_table('deletion_certificates', schema=None) as batch_op:
+        batch_op.create_index('ix_deletion_certificates_audit_number', ['audit_number'], unique=False)
+
     op.create_table('overuse_cases',
     sa.Column('account_id', sa.String(length=36), nullable=False),
     sa.Column('since', controller.db.base.UtcDateTime(timezone=True), nullable=False),
@@ -563,6 +699,33 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('overuse_cases', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_overuse_cases_account_id'), ['account_id'], unique=True)
+
+    op.create_table('package_rollout_accounts',
+    sa.Column('rollout_id', sa.String(length=36), nullable=False),
+    sa.Column('account_id', sa.String(length=36), nullable=False),
+    sa.Column('version_before_id', sa.String(length=36), nullable=False),
+    sa.Column('generation', sa.Integer(), nullable=False),
+    sa.Column('wave', sa.Integer(), nullable=False),
+    sa.Column('state', sa.Enum('waiting', 'sent', 'succeeded', 'failed', 'skipped', name='rolloutnodestate', native_enum=False, length=16), nullable=False),
+    sa.Column('note', sa.Text(), nullable=False),
+    sa.Column('error_code', sa.String(length=64), nullable=True),
+    sa.Column('job_id', sa.String(length=36), nullable=True),
+    sa.Column('sent_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('lost_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('finished_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['account_id'], ['accounts.id'], name=op.f('fk_package_rollout_accounts_account_id_accounts'), ondelete='CASCADE'),
+    sa.ForeignKeyConstraint(['rollout_id'], ['package_rollouts.id'], name=op.f('fk_package_rollout_accounts_rollout_id_package_rollouts'), ondelete='CASCADE'),
+    sa.ForeignKeyConstraint(['version_before_id'], ['package_versions.id'], name=op.f('fk_package_rollout_accounts_version_before_id_package_versions'), ondelete='RESTRICT'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_package_rollout_accounts')),
+    sa.UniqueConstraint('rollout_id', 'account_id', name=op.f('uq_package_rollout_accounts_rollout_id'))
+    )
+    with op.batch_alter_table('package_rollout_accounts', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_package_rollout_accounts_account_id'), ['account_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_package_rollout_accounts_rollout_id'), ['rollout_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_package_rollout_accounts_version_before_id'), ['version_before_id'], unique=False)
 
     op.create_table('ssh_keys',
     sa.Column('account_id', sa.String(length=36), nullable=False),
@@ -606,7 +769,21 @@ def upgrade() -> None:
 
     with op.batch_alter_table('accounts', schema=None) as batch_op:
         batch_op.add_column(sa.Column('package_version_id', sa.String(length=36), nullable=True))
+        batch_op.add_column(sa.Column('suspended_by', sa.String(length=100), nullable=False))
+        batch_op.add_column(sa.Column('suspended_until', controller.db.base.UtcDateTime(timezone=True), nullable=True))
+        batch_op.add_column(sa.Column('liftable_by', sa.Enum('admin', 'reseller', 'client', 'policy', name='lifter', native_enum=False, length=16), nullable=True))
+        batch_op.add_column(sa.Column('deletion_asked_at', controller.db.base.UtcDateTime(timezone=True), nullable=True))
+        batch_op.add_column(sa.Column('deletion_asked_by', sa.String(length=100), nullable=False))
+        batch_op.add_column(sa.Column('deletion_asked_by_name', sa.String(length=200), nullable=False))
+        batch_op.add_column(sa.Column('purge_at', controller.db.base.UtcDateTime(timezone=True), nullable=True))
+        batch_op.add_column(sa.Column('state_before_trash', sa.Enum('active', 'suspended', 'trashed', 'deleting', 'deleted', name='accountstate', native_enum=False, length=16), nullable=True))
+        batch_op.add_column(sa.Column('restorable_by', sa.Enum('admin', 'reseller', 'client', 'policy', name='lifter', native_enum=False, length=16), nullable=True))
+        batch_op.add_column(sa.Column('labels', sa.JSON(), nullable=False))
+        batch_op.add_column(sa.Column('note', sa.Text(), nullable=False))
         batch_op.create_index(batch_op.f('ix_accounts_package_version_id'), ['package_version_id'], unique=False)
+        batch_op.create_index('ix_accounts_purge_at', ['purge_at'], unique=False)
+        batch_op.create_index('ix_accounts_state', ['state', 'id'], unique=False)
+        batch_op.create_index('ix_accounts_suspended_until', ['suspended_until'], unique=False)
         batch_op.create_foreign_key(batch_op.f('fk_accounts_package_version_id_package_versions'), 'package_versions', ['package_version_id'], ['id'], ondelete='RESTRICT')
 
     with op.batch_alter_table('api_tokens', schema=None) as batch_op:
@@ -618,6 +795,14 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column('address', sa.String(length=64), nullable=True))
         batch_op.add_column(sa.Column('account_id', sa.String(length=36), nullable=True))
         batch_op.add_column(sa.Column('client_id', sa.String(length=36), nullable=True))
+        batch_op.drop_index(batch_op.f('ix_audit_entries_action'))
+        batch_op.create_index('ix_audit_entries_action', ['action', 'id'], unique=False)
+        batch_op.drop_index(batch_op.f('ix_audit_entries_actor'))
+        batch_op.create_index('ix_audit_entries_actor', ['actor', 'id'], unique=False)
+        batch_op.drop_index(batch_op.f('ix_audit_entries_request_id'))
+        batch_op.create_index('ix_audit_entries_request_id', ['request_id', 'id'], unique=False)
+        batch_op.drop_index(batch_op.f('ix_audit_entries_target'))
+        batch_op.create_index('ix_audit_entries_target', ['target', 'id'], unique=False)
         batch_op.create_index('ix_audit_entries_account_id', ['account_id', 'id'], unique=False)
         batch_op.create_index('ix_audit_entries_address', ['address', 'id'], unique=False)
         batch_op.create_index('ix_audit_entries_client_id', ['client_id', 'id'], unique=False)
@@ -655,8 +840,8 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_packages_parent_id'), ['parent_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_packages_reseller_id'), ['reseller_id'], unique=False)
         batch_op.create_index('uq_packages_reseller_name_live', ['reseller_id', 'name'], unique=True, sqlite_where=sa.text('deleted_at IS NULL'), postgresql_where=sa.text('deleted_at IS NULL'))
-        batch_op.create_foreign_key(batch_op.f('fk_packages_reseller_id_resellers'), 'resellers', ['reseller_id'], ['id'], ondelete='RESTRICT')
         batch_op.create_foreign_key(batch_op.f('fk_packages_parent_id_packages'), 'packages', ['parent_id'], ['id'], ondelete='RESTRICT')
+        batch_op.create_foreign_key(batch_op.f('fk_packages_reseller_id_resellers'), 'resellers', ['reseller_id'], ['id'], ondelete='RESTRICT')
         batch_op.drop_column('sites_max')
 
     with op.batch_alter_table('sessions', schema=None) as batch_op:
@@ -678,9 +863,9 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_users_reseller_id'), ['reseller_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_users_role_id'), ['role_id'], unique=False)
         batch_op.create_index('uq_users_email_live', ['email'], unique=True, sqlite_where=sa.text('disabled_at IS NULL'), postgresql_where=sa.text('disabled_at IS NULL'))
-        batch_op.create_foreign_key(batch_op.f('fk_users_client_id_clients'), 'clients', ['client_id'], ['id'], ondelete='RESTRICT')
-        batch_op.create_foreign_key(batch_op.f('fk_users_reseller_id_resellers'), 'resellers', ['reseller_id'], ['id'], ondelete='RESTRICT')
         batch_op.create_foreign_key(batch_op.f('fk_users_role_id_roles'), 'roles', ['role_id'], ['id'], ondelete='RESTRICT')
+        batch_op.create_foreign_key(batch_op.f('fk_users_reseller_id_resellers'), 'resellers', ['reseller_id'], ['id'], ondelete='RESTRICT')
+        batch_op.create_foreign_key(batch_op.f('fk_users_client_id_clients'), 'clients', ['client_id'], ['id'], ondelete='RESTRICT')
 
     # ### end Alembic commands ###
 
@@ -688,9 +873,9 @@ def upgrade() -> None:
 def downgrade() -> None:
     # ### commands auto generated by Alembic - please adjust! ###
     with op.batch_alter_table('users', schema=None) as batch_op:
-        batch_op.drop_constraint(batch_op.f('fk_users_role_id_roles'), type_='foreignkey')
-        batch_op.drop_constraint(batch_op.f('fk_users_reseller_id_resellers'), type_='foreignkey')
         batch_op.drop_constraint(batch_op.f('fk_users_client_id_clients'), type_='foreignkey')
+        batch_op.drop_constraint(batch_op.f('fk_users_reseller_id_resellers'), type_='foreignkey')
+        batch_op.drop_constraint(batch_op.f('fk_users_role_id_roles'), type_='foreignkey')
         batch_op.drop_index('uq_users_email_live', sqlite_where=sa.text('disabled_at IS NULL'), postgresql_where=sa.text('disabled_at IS NULL'))
         batch_op.drop_index(batch_op.f('ix_users_role_id'))
         batch_op.drop_index(batch_op.f('ix_users_reseller_id'))
@@ -712,8 +897,8 @@ def downgrade() -> None:
 
     with op.batch_alter_table('packages', schema=None) as batch_op:
         batch_op.add_column(sa.Column('sites_max', sa.INTEGER(), nullable=True))
-        batch_op.drop_constraint(batch_op.f('fk_packages_parent_id_packages'), type_='foreignkey')
         batch_op.drop_constraint(batch_op.f('fk_packages_reseller_id_resellers'), type_='foreignkey')
+        batch_op.drop_constraint(batch_op.f('fk_packages_parent_id_packages'), type_='foreignkey')
         batch_op.drop_index('uq_packages_reseller_name_live', sqlite_where=sa.text('deleted_at IS NULL'), postgresql_where=sa.text('deleted_at IS NULL'))
         batch_op.drop_index(batch_op.f('ix_packages_reseller_id'))
         batch_op.drop_index(batch_op.f('ix_packages_parent_id'))
@@ -751,6 +936,14 @@ def downgrade() -> None:
         batch_op.drop_index('ix_audit_entries_client_id')
         batch_op.drop_index('ix_audit_entries_address')
         batch_op.drop_index('ix_audit_entries_account_id')
+        batch_op.drop_index('ix_audit_entries_target')
+        batch_op.create_index(batch_op.f('ix_audit_entries_target'), ['target'], unique=False)
+        batch_op.drop_index('ix_audit_entries_request_id')
+        batch_op.create_index(batch_op.f('ix_audit_entries_request_id'), ['request_id'], unique=False)
+        batch_op.drop_index('ix_audit_entries_actor')
+        batch_op.create_index(batch_op.f('ix_audit_entries_actor'), ['actor'], unique=False)
+        batch_op.drop_index('ix_audit_entries_action')
+        batch_op.create_index(batch_op.f('ix_audit_entries_action'), ['action'], unique=False)
         batch_op.drop_column('client_id')
         batch_op.drop_column('account_id')
         batch_op.drop_column('address')
@@ -762,7 +955,21 @@ def downgrade() -> None:
 
     with op.batch_alter_table('accounts', schema=None) as batch_op:
         batch_op.drop_constraint(batch_op.f('fk_accounts_package_version_id_package_versions'), type_='foreignkey')
+        batch_op.drop_index('ix_accounts_suspended_until')
+        batch_op.drop_index('ix_accounts_state')
+        batch_op.drop_index('ix_accounts_purge_at')
         batch_op.drop_index(batch_op.f('ix_accounts_package_version_id'))
+        batch_op.drop_column('note')
+        batch_op.drop_column('labels')
+        batch_op.drop_column('restorable_by')
+        batch_op.drop_column('state_before_trash')
+        batch_op.drop_column('purge_at')
+        batch_op.drop_column('deletion_asked_by_name')
+        batch_op.drop_column('deletion_asked_by')
+        batch_op.drop_column('deletion_asked_at')
+        batch_op.drop_column('liftable_by')
+        batch_op.drop_column('suspended_until')
+        batch_op.drop_column('suspended_by')
         batch_op.drop_column('package_version_id')
 
     with op.batch_alter_table('usage_days', schema=None) as batch_op:
@@ -776,10 +983,20 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_ssh_keys_account_id'))
 
     op.drop_table('ssh_keys')
+    with op.batch_alter_table('package_rollout_accounts', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_package_rollout_accounts_version_before_id'))
+        batch_op.drop_index(batch_op.f('ix_package_rollout_accounts_rollout_id'))
+        batch_op.drop_index(batch_op.f('ix_package_rollout_accounts_account_id'))
+
+    op.drop_table('package_rollout_accounts')
     with op.batch_alter_table('overuse_cases', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_overuse_cases_account_id'))
 
     op.drop_table('overuse_cases')
+    with op.batch_alter_table('deletion_certificates', schema=None) as batch_op:
+        batch_op.drop_index('ix_deletion_certificates_audit_number')
+
+    op.drop_table('deletion_certificates')
     with op.batch_alter_table('account_usage', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_account_usage_over_since'))
         batch_op.drop_index(batch_op.f('ix_account_usage_near_since'))
@@ -791,6 +1008,15 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_account_members_account_id'))
 
     op.drop_table('account_members')
+    with op.batch_alter_table('account_labels', schema=None) as batch_op:
+        batch_op.drop_index('ix_account_labels_key')
+        batch_op.drop_index(batch_op.f('ix_account_labels_account_id'))
+
+    op.drop_table('account_labels')
+    with op.batch_alter_table('account_figures', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_account_figures_account_id'))
+
+    op.drop_table('account_figures')
     with op.batch_alter_table('sign_in_attempts', schema=None) as batch_op:
         batch_op.drop_index('ix_sign_in_attempts_places')
         batch_op.drop_index('ix_sign_in_attempts_names')
@@ -822,6 +1048,16 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_passkey_challenges_expires_at'))
 
     op.drop_table('passkey_challenges')
+    with op.batch_alter_table('api_usage_addresses', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_api_usage_addresses_user_id'))
+        batch_op.drop_index('ix_api_usage_addresses_last_seen_at')
+
+    op.drop_table('api_usage_addresses')
+    with op.batch_alter_table('api_usage', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_api_usage_user_id'))
+        batch_op.drop_index('ix_api_usage_period')
+
+    op.drop_table('api_usage')
     with op.batch_alter_table('rollout_nodes', schema=None) as batch_op:
         batch_op.drop_index('ix_rollout_nodes_state_node_id')
         batch_op.drop_index(batch_op.f('ix_rollout_nodes_rollout_id'))
@@ -833,6 +1069,11 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_package_versions_package_id'))
 
     op.drop_table('package_versions')
+    with op.batch_alter_table('package_rollouts', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_package_rollouts_state'))
+        batch_op.drop_index(batch_op.f('ix_package_rollouts_package_id'))
+
+    op.drop_table('package_rollouts')
     with op.batch_alter_table('webhook_deliveries', schema=None) as batch_op:
         batch_op.drop_index('ix_webhook_deliveries_state_next_at')
         batch_op.drop_index('ix_webhook_deliveries_endpoint_id_id')
@@ -863,6 +1104,7 @@ def downgrade() -> None:
 
     op.drop_table('resellers')
     op.drop_table('releases')
+    op.drop_table('rate_limits')
     with op.batch_alter_table('processes', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_processes_seen_at'))
 
