@@ -11,10 +11,10 @@ from shared.errors import ForbiddenError
 _ABOVE: Final = {
     Lifter.ADMIN: frozenset({Role.ROOT, Role.ADMIN}),
     Lifter.RESELLER: frozenset({Role.ROOT, Role.ADMIN, Role.RESELLER}),
-    Lifter.CLIENT: frozenset({Role.ROOT, Role.ADMIN, Role.RESELLER, Role.CLIENT}),
+    Lifter.CLIENT: frozenset(Role),
     Lifter.POLICY: frozenset({Role.ROOT, Role.ADMIN}),
 }
-_OWN: Final = {Role.RESELLER: Lifter.RESELLER, Role.CLIENT: Lifter.CLIENT}
+_OWN: Final = {Role.RESELLER: Lifter.RESELLER, Role.CLIENT: Lifter.CLIENT, Role.MEMBER: Lifter.CLIENT}
 
 
 def lifter_like(actor: Actor) -> Lifter:
