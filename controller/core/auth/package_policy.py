@@ -73,8 +73,11 @@ def combine_policies(options: Iterable[Mapping[str, Any]]) -> PackagePolicy:
 
 async def read_package_policy(session: AsyncSession, client_id: str | None) -> PackagePolicy:
     """What the packages of this client's accounts ask; a pinned account's as its version says."""
-    if client_id is None:
-        return NOTHING_ASKED
+    return NOTHING_ASKED if client_id is None else combine_policies(await read_package_options(session, client_id))
+
+
+async def read_package_options(session: AsyncSession, client_id: str) -> list[Mapping[str, Any]]:
+    """`packages.options` of each package that the client's accounts have; a pinned account's version."""
     statement = (
         select(Package.id, Account.package_version_id)
         .join(Account, Account.package_id == Package.id)
@@ -89,4 +92,4 @@ async def read_package_policy(session: AsyncSession, client_id: str | None) -> P
             else await session.get_one(Package, package_id)
         )
         found.append(terms.options)
-    return combine_policies(found)
+    return found

@@ -20,7 +20,7 @@ def actor(role: Role) -> Actor:
         (Lifter.ADMIN, {Role.ROOT, Role.ADMIN}),
         (Lifter.POLICY, {Role.ROOT, Role.ADMIN}),
         (Lifter.RESELLER, {Role.ROOT, Role.ADMIN, Role.RESELLER}),
-        (Lifter.CLIENT, {Role.ROOT, Role.ADMIN, Role.RESELLER, Role.CLIENT}),
+        (Lifter.CLIENT, set(Role)),
         (None, {Role.ROOT, Role.ADMIN}),
     ],
 )
