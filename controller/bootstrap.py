@@ -13,39 +13,10 @@ from litestar import Litestar
 
 from controller.api.app import Application, Parts, create_app
 from controller.api.handlers import (
-    account_life,
-    accounts,
-    attention,
-    audit,
-    authority,
-    billing,
-    bulk_accounts,
-    bulk_packages,
-    clients,
-    controller_maintenance,
-    domains,
-    drift,
     enrolment,
-    jobs,
-    logs,
-    maintenance,
-    modules,
-    nodes,
-    package_rollouts,
-    package_versions,
-    packages,
     passkeys,
     password_reset,
-    releases,
-    reset_page,
-    rollouts,
 )
-from controller.api.handlers import parked as parked_api
-from controller.api.handlers import schedules as schedules_api
-from controller.api.handlers import settings as settings_api
-from controller.api.handlers import tasks as tasks_api
-from controller.api.handlers import usage as usage_api
-from controller.api.handlers import webhooks as webhooks_api
 from controller.api.openapi import render_document
 from controller.background import add_background, make_hint_carrier, make_tasks
 from controller.core.accounts.fleet import Reconvergence, committed_by_node, queue_reconverge
@@ -97,12 +68,10 @@ from controller.lifespan import Machinery
 from controller.mail_setup import make_password_resets
 from controller.metrics.registry import ControllerMetrics
 from controller.modules.php.manifest import PhpProvider
-from controller.modules.ssh import api as ssh_api
 from controller.modules.ssh.events import EVENTS as SSH_EVENTS
 from controller.modules.ssh.expiry import EXPIRY_SECONDS, expire_due_keys
 from controller.modules.ssh.manifest import SshContributor, SshObserver
 from controller.modules.ssh.store import SSH, SSH_KEYS
-from controller.modules.web import api as web_api
 from controller.modules.web.adopt import adopt_site_drift
 from controller.modules.web.clone import clone_sites
 from controller.modules.web.events import EVENTS as WEB_EVENTS
@@ -112,6 +81,7 @@ from controller.modules.web.store import SITES
 from controller.rate_setup import keep_usage, make_counters, make_usage
 from controller.roles import ALL, Role
 from controller.rollout_schedules import add_rollout_schedules, make_rollout_loop
+from controller.routes import API_ROUTES, ROOT_ROUTES
 from controller.setting_sources import list_settings
 from controller.settings import Settings
 from controller.watch import Watch
@@ -121,42 +91,6 @@ HEALTH_SECONDS: Final = 60.0
 """How long a node that fell silent is taken for healthy at most, beside the patience of the judgement itself."""
 METADATA: Final = Model.metadata
 """All tables: the imports above bring every model."""
-
-_API_ROUTES: Final = (
-    *password_reset.ROUTES,
-    *passkeys.ROUTES,
-    *packages.ROUTES,
-    *package_versions.ROUTES,
-    *package_rollouts.ROUTES,
-    *bulk_packages.ROUTES,
-    *usage_api.ROUTES,
-    *clients.ROUTES,
-    *accounts.ROUTES,
-    *account_life.ROUTES,
-    *bulk_accounts.ROUTES,
-    *domains.ROUTES,
-    *web_api.ROUTES,
-    *ssh_api.ROUTES,
-    *nodes.ROUTES,
-    *enrolment.ROUTES,
-    *jobs.ROUTES,
-    *logs.ROUTES,
-    *drift.ROUTES,
-    *modules.ROUTES,
-    *maintenance.ROUTES,
-    *controller_maintenance.ROUTES,
-    *parked_api.ROUTES,
-    *attention.ROUTES,
-    *audit.ROUTES,
-    *authority.ROUTES,
-    *schedules_api.ROUTES,
-    *settings_api.ROUTES,
-    *tasks_api.ROUTES,
-    *releases.ROUTES,
-    *rollouts.ROUTES,
-    *webhooks_api.ROUTES,
-    *billing.ROUTES,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,8 +174,8 @@ def build_controller(settings: Settings, *, passwords: Passwords | None = None, 
         own_origin=settings.effective_controller_url,
         usage=usage,
         counters=base.counters,
-        api_routes=_API_ROUTES,
-        root_routes=(*enrolment.ROOT_ROUTES, *releases.ROOT_ROUTES, *reset_page.ROUTES),
+        api_routes=API_ROUTES,
+        root_routes=ROOT_ROUTES,
         dependencies=_list_dependencies(base, fleet, streams) | webhooks.dependencies | {"password_resets": resets},
         lifespan=(_as_lifespan(machinery), _keep_token_uses(authenticator), keep_usage(usage, base.counters)),
     )
