@@ -48,6 +48,7 @@ from controller.core.parked.kinds import AccountKind, ModuleKind
 from controller.core.parked.observe import ParkedObserver
 from controller.core.parked.service import Parked
 from controller.core.rate_limits.counters import Counters, RateLimitSamples
+from controller.core.resellers.suspension import ResellerSuspensions
 from controller.core.upkeep import UPKEEP_SECONDS, DrainObserver, Upkeep
 from controller.core.usage.figures import COLLECT_SECONDS, MEASURED_LIMITS
 from controller.core.usage.measure import MEASURE_SECONDS, UsageLedger
@@ -257,7 +258,8 @@ def _build_fleet(base: _Base) -> tuple[Fleet, Operations]:
     limits = LimitRegistry((*DOMAIN_LIMITS, *MEASURED_LIMITS, SITES, SSH_KEYS), (SSH,))
     registry = ManifestRegistry((SiteContributor(), SshContributor()), {PHP: PhpProvider()}, limits, (clone_sites,))
     operations = Operations(base.database, registry=registry, fleet=fleet, engine=base.engine, publisher=base.publisher)
-    operations.attach_tasks(base.tasks, Reconvergence(operations).kinds())
+    kinds = (*Reconvergence(operations).kinds(), *ResellerSuspensions(operations).kinds())
+    operations.attach_tasks(base.tasks, kinds)
     return fleet, operations
 
 

@@ -19,6 +19,8 @@ from controller.core.limits.check import require_fits
 from controller.core.operations import FleetContext
 from controller.core.packages.models import Package
 from controller.core.packages.store import get_package, limits_of, rules_of
+from controller.core.resellers.bounds import require_visible
+from controller.core.resellers.caps import find_reseller_id, require_selling, within_caps
 from controller.jobs.queue import JobRequest
 from shared.errors import ConflictError
 from shared.protocol.job import ACTION_DRIFT, DriftRequest, JobMode
@@ -33,7 +35,8 @@ async def create_account(ctx: FleetContext, params: AccountCreate) -> AccountVie
 
     Raises:
         ForbiddenError, InvalidInputError
-        ConflictError: The name is taken, or no node takes the account.
+        ConflictError: The name is taken, no node takes the account, or its reseller is suspended.
+        QuotaExceededError: Its reseller may not promise so much.
     """
     ctx.actor.require("accounts", "write")
     account = await add_account(ctx, params)
@@ -51,6 +54,8 @@ async def add_account(ctx: FleetContext, params: AccountCreate) -> Account:
     name = parse_field("name", parse_unix_name, params.name)
     client = await require_reference("client_id", get_client(ctx.session, params.client_id))
     package = await require_reference("package_id", get_package(ctx.session, params.package_id))
+    require_visible(package, client.reseller_id, field="package_id")
+    await require_selling(ctx.session, client.reseller_id)
     await _require_free(ctx, name)
     node_id = await _choose_node(ctx, params.node_id, package)
     account = Account(
@@ -64,8 +69,9 @@ async def add_account(ctx: FleetContext, params: AccountCreate) -> Account:
         created_at=ctx.now,
         updated_at=ctx.now,
     )
-    ctx.session.add(account)
-    await set_labels(ctx, account, params.labels)
+    async with within_caps(ctx, client.reseller_id):
+        ctx.session.add(account)
+        await set_labels(ctx, account, params.labels)
     return account
 
 
@@ -75,7 +81,7 @@ async def update_account(ctx: FleetContext, account_id: str, params: AccountUpda
     Raises:
         ForbiddenError, InvalidInputError, NotFoundError
         ConflictError: It is being deleted.
-        QuotaExceededError: It has more than the package allows.
+        QuotaExceededError: It has more than the package allows, or its reseller may not promise so much.
     """
     ctx.actor.require("accounts", "write")
     account = await store.lock_changeable(ctx.session, account_id)
@@ -93,10 +99,13 @@ async def _change_package(ctx: FleetContext, account: Account, package_id: str) 
     package = await require_reference("package_id", get_package(ctx.session, package_id))
     if account.package_id == package.id:
         return
+    reseller_id = await find_reseller_id(ctx.session, account.client_id)
+    require_visible(package, reseller_id, field="package_id")
     await require_fits(ctx, account, package)
     await ctx.registry.require_fits(ctx.session, account.id, rules_of(package))
-    account.package_id, account.package_version_id = package.id, None
-    await converge_account(ctx, account, reason=f"package {package.name}")
+    async with within_caps(ctx, reseller_id):
+        account.package_id, account.package_version_id = package.id, None
+        await converge_account(ctx, account, reason=f"package {package.name}")
 
 
 async def converge_again(ctx: FleetContext, account_id: str) -> AccountView:

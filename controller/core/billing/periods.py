@@ -11,6 +11,7 @@ ACTIONS: Final = (
     "account.create",
     "account.clone",
     "account.update",
+    "account.transfer",
     "account.suspend",
     "account.unsuspend",
     "account.trash",

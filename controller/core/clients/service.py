@@ -9,9 +9,12 @@ from controller.core.audit.chain import record
 from controller.core.clients import store
 from controller.core.clients.models import Client
 from controller.core.clients.views import ClientCreate, ClientPage, ClientUpdate, ClientView
-from controller.core.context import Change, OpContext, ReachKind
+from controller.core.context import Change, OpContext
 from controller.core.fields import require_email, require_text
+from controller.core.operations import FleetContext
 from controller.core.paging import PageRequest, contains, fetch_page
+from controller.core.resellers.bounds import choose_owner
+from controller.core.resellers.caps import within_caps
 from shared.errors import ConflictError
 
 
@@ -40,22 +43,25 @@ async def show_client(ctx: OpContext, client_id: str) -> ClientView:
     return await _view(ctx, await store.get_client(ctx.session, client_id))
 
 
-async def create_client(ctx: OpContext, params: ClientCreate) -> ClientView:
+async def create_client(ctx: FleetContext, params: ClientCreate) -> ClientView:
     """Add a client.
 
     Raises:
         ForbiddenError, InvalidInputError
+        ConflictError: Its reseller is suspended.
+        QuotaExceededError: Its reseller may not have more clients.
     """
     ctx.actor.require("clients", "write")
     client = Client(
         name=require_text("name", params.name, low=1, high=120),
         email=require_email("email", params.email),
-        reseller_id=ctx.actor.reach.id if ctx.actor.reach.kind is ReachKind.RESELLER else None,
+        reseller_id=await choose_owner(ctx.session, ctx.actor, params.reseller_id),
         created_at=ctx.now,
         updated_at=ctx.now,
     )
-    ctx.session.add(client)
-    await ctx.session.flush()
+    async with within_caps(ctx, client.reseller_id):
+        ctx.session.add(client)
+        await ctx.session.flush()
     view = store.view_client(client, 0)
     record(ctx, Change("client.create", f"client/{client.id}", client.name, after=msgspec.to_builtins(view)))
     return view

@@ -41,6 +41,7 @@ def view_client(client: Client, accounts: int) -> ClientView:
         id=client.id,
         name=client.name,
         email=client.email,
+        reseller_id=client.reseller_id,
         accounts=accounts,
         created_at=client.created_at,
         updated_at=client.updated_at,

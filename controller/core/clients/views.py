@@ -15,6 +15,7 @@ Email = Annotated[
     str,
     Meta(min_length=3, max_length=254, description="Where the client can be reached.", examples=["ada@example.com"]),
 ]
+RowId = Annotated[str, Meta(min_length=1, max_length=36, examples=["0190f3c2-7b6e-7c3a-9d54-3f6f2a1b0c9d"])]
 
 
 class ClientCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -22,6 +23,10 @@ class ClientCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     name: Name
     email: Email
+    reseller_id: Annotated[
+        RowId | None,
+        Meta(description="Who sells to it; only administrators say so. Null: a reseller's own, or ours."),
+    ] = None
 
 
 class ClientUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,6 +42,7 @@ class ClientView(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     name: str
     email: str
+    reseller_id: Annotated[str | None, Meta(description="Who sells to it; null: the platform itself.")]
     accounts: Annotated[int, Meta(description="How many accounts it owns.")]
     created_at: datetime
     updated_at: datetime

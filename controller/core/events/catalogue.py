@@ -17,6 +17,7 @@ from controller.core.accounts.views import AccountView
 from controller.core.clients.views import ClientView
 from controller.core.domains.views import DomainView
 from controller.core.packages.views import PackageView
+from controller.core.resellers.views import ResellerView
 from controller.jobs.views import JobView
 from shared.errors import BugError, InvalidInputError
 
@@ -176,6 +177,15 @@ CORE_EVENTS: Final[tuple[EventType, ...]] = (
     *changes_of("package", PackageView, {
         "create": "A package was made.", "clone": "A package was copied.", "update": "A package changed.",
         "delete": "A package was deleted.",
+    }),
+    *changes_of("reseller", ResellerView, {
+        "create": "A reseller was added.", "update": "A reseller changed.", "delete": "A reseller was deleted.",
+        "suspend": "Nothing new is made for a reseller.", "unsuspend": "A reseller may sell again.",
+    }),
+    *changes_of("reseller", dict[str, Any], {"lose_client": "A client of a reseller went to another."}),
+    *changes_of("client", dict[str, Any], {"transfer": "A client went to another reseller."}),
+    *changes_of("account", dict[str, Any], {
+        "transfer": "An account went to another client.", "lose": "An account went away to another client.",
     }),
     *changes_of("client", ClientView, {
         "create": "A client was added.", "update": "A client changed.", "delete": "A client was deleted.",

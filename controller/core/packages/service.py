@@ -37,6 +37,13 @@ from controller.core.packages.views import (
     PackageView,
 )
 from controller.core.paging import PageRequest, contains, fetch_page
+from controller.core.resellers.bounds import (
+    choose_owner,
+    require_package_room,
+    require_visible,
+    require_within_bounds,
+)
+from controller.core.resellers.caps import require_selling, within_caps
 from shared.errors import ConflictError
 
 CONVERGED_AT_ONCE: Final = 25
@@ -92,14 +99,15 @@ async def create_package(ctx: FleetContext, params: PackageCreate) -> PackageVie
 
     Raises:
         ForbiddenError, InvalidInputError
-        ConflictError: Another package has the name.
+        ConflictError: Another package has the name, or its reseller is suspended.
+        QuotaExceededError: Its reseller may not have more packages.
     """
     ctx.actor.require("packages", "write")
     given = msgspec.structs.asdict(params)
-    labels = await _checked_labels(ctx, given)
+    reseller_id = await choose_owner(ctx.session, ctx.actor, params.reseller_id)
+    labels = await _checked_labels(ctx, given, reseller_id)
     own = parse_given(_fields_of(params), ctx.registry.limits)
-    parent = await _find_parent(ctx, None, params.parent_id)
-    reseller_id = store.reseller_of(ctx.actor)
+    parent = await _find_parent(ctx, None, params.parent_id, reseller_id)
     package = Package(**labels, parent_id=parent.id if parent else None, own=own, version=1, reseller_id=reseller_id)
     return await _add(ctx, package, action="package.create")
 
@@ -116,8 +124,9 @@ async def clone_package(ctx: FleetContext, package_id: str, params: PackageClone
     given = {"name": params.name, "tier": source.tier, "description": source.description}
     if params.description is not msgspec.UNSET:
         given["description"] = params.description
-    labels = await _checked_labels(ctx, given)
     reseller_id = source.reseller_id if ctx.actor.reach.is_everything else store.reseller_of(ctx.actor)
+    await require_selling(ctx.session, reseller_id)
+    labels = await _checked_labels(ctx, given, reseller_id)
     copy = Package(**labels, parent_id=source.parent_id, own=dict(source.own), version=1, reseller_id=reseller_id)
     return await _add(ctx, copy, action="package.clone")
 
@@ -135,7 +144,9 @@ async def update_package(ctx: FleetContext, package_id: str, params: PackageUpda
     package = await store.get_package(ctx.session, package_id)
     store.require_own(ctx.actor, package)
     before = await _view(ctx, package)
-    changed = await rewrite_package(ctx, package, params)
+    # An administrator may edit what resellers sell; what is too much then is shown as over.
+    async with within_caps(ctx, store.reseller_of(ctx.actor)):
+        changed = await rewrite_package(ctx, package, params)
     if not changed:
         return before
     rows = [row for row, fields in changed if fields]
@@ -171,13 +182,13 @@ async def rewrite_package(
     """
     registry = ctx.registry.limits
     given = {name: value for name, value in msgspec.structs.asdict(params).items() if value is not msgspec.UNSET}
-    labels = await _checked_labels(ctx, given, package)
+    labels = await _checked_labels(ctx, given, package.reseller_id, package)
     own = {**package.own, **parse_given(_fields_of(params), registry)}
     for name in params.inherit:
         own.pop(require_field(name, registry), None)
     parent_id = package.parent_id
     if "parent_id" in given:
-        parent = await _find_parent(ctx, package, given["parent_id"])
+        parent = await _find_parent(ctx, package, given["parent_id"], package.reseller_id)
         parent_id = parent.id if parent else None
     is_same = own == package.own and parent_id == package.parent_id
     if is_same and all(getattr(package, name) == value for name, value in labels.items()):
@@ -217,6 +228,8 @@ async def _write_edit(
         if fields:
             await _next_version(ctx, heir, note=f"{package.name} changed")
             changed.append((heir, fields))
+    for row, _fields in changed:
+        await require_within_bounds(ctx, row)
     return changed
 
 
@@ -250,7 +263,9 @@ async def delete_package(ctx: FleetContext, package_id: str) -> None:
 
 async def _add(ctx: FleetContext, package: Package, *, action: str) -> PackageView:
     package.created_at = package.updated_at = ctx.now
+    await require_package_room(ctx.session, package.reseller_id)
     await _recompute(ctx, package)
+    await require_within_bounds(ctx, package)
     ctx.session.add(package)
     await ctx.session.flush()
     await add_version(ctx, package)
@@ -277,10 +292,13 @@ async def _next_version(ctx: FleetContext, package: Package, *, note: str = "") 
     await add_version(ctx, package, note=note)
 
 
-async def _find_parent(ctx: FleetContext, package: Package | None, parent_id: str | None) -> Package | None:
+async def _find_parent(
+    ctx: FleetContext, package: Package | None, parent_id: str | None, reseller_id: str | None
+) -> Package | None:
     if parent_id is None:
         return None
     parent = await require_reference("parent_id", store.get_package(ctx.session, parent_id))
+    require_visible(parent, reseller_id, field="parent_id")
     await require_parent(ctx.session, package, parent)
     return parent
 
@@ -299,15 +317,14 @@ def _fields_of(params: PackageCreate | PackageUpdate) -> dict[str, Any]:
 
 
 async def _checked_labels(
-    ctx: FleetContext, given: Mapping[str, Any], package: Package | None = None
+    ctx: FleetContext, given: Mapping[str, Any], reseller_id: str | None, package: Package | None = None
 ) -> dict[str, Any]:
     """Name, description and tier in the form in which they are stored; those that were given."""
     labels = {name: given[name] for name in _LABELS if name in given}
     if "name" in labels:
         labels["name"] = require_text("name", labels["name"], low=1, high=60)
-        owner = package.reseller_id if package else store.reseller_of(ctx.actor)
         is_taken = await store.is_name_taken(
-            ctx.session, labels["name"], reseller_id=owner, but_for=package.id if package else ""
+            ctx.session, labels["name"], reseller_id=reseller_id, but_for=package.id if package else ""
         )
         if is_taken:
             raise ConflictError(f"there is a package named {labels['name']!r} already", context={"field": "name"})

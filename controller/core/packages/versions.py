@@ -30,6 +30,7 @@ from controller.core.packages.views import (
     VersionView,
 )
 from controller.core.paging import PageRequest, fetch_page
+from controller.core.resellers.caps import find_reseller_id, within_caps
 
 _COPIED = ("name", "description", "tier", "parent_id", "limits", "flags", "own")
 
@@ -97,7 +98,7 @@ async def pin_account(ctx: FleetContext, account_id: str, params: AccountPin) ->
     Raises:
         ForbiddenError, NotFoundError
         ConflictError: It is being deleted.
-        QuotaExceededError: It has more than that version allows.
+        QuotaExceededError: It has more than that version allows, or its reseller may not promise so much.
     """
     ctx.actor.require("accounts", "write")
     account = await lock_changeable(ctx.session, account_id)
@@ -111,8 +112,8 @@ async def pin_account(ctx: FleetContext, account_id: str, params: AccountPin) ->
     await require_fits(ctx, account, terms)
     await ctx.registry.require_fits(ctx.session, account.id, rules_of(terms))
     old = values_of(await terms_of(ctx.session, account), ctx.registry.limits)
-    account.package_version_id, account.updated_at = wanted, ctx.now
-    await ctx.session.flush()
+    async with within_caps(ctx, await find_reseller_id(ctx.session, account.client_id)):
+        account.package_version_id, account.updated_at = wanted, ctx.now
     new = values_of(terms, ctx.registry.limits)
     if any(old[name] != new[name] for name in node_fields(ctx.registry.limits)):
         await converge_account(ctx, account, reason=f"package {package.name} version {params.version or 'newest'}")

@@ -122,6 +122,10 @@ class PackageCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     name: Name
     description: Description = ""
     tier: Tier = "client"
+    reseller_id: Annotated[
+        RowId | None,
+        Meta(description="Whose it is; only administrators say so. Null: a reseller's own, or everybody's."),
+    ] = None
     parent_id: ParentId | None = None
     cpu_percent: CpuPercent | UnsetType | None = UNSET
     memory_bytes: MemoryBytes | UnsetType | None = UNSET

@@ -122,9 +122,13 @@ def _is_own_user(columns: Any, reach: Reach) -> ColumnElement[bool]:
 
 def _is_own_entry(reach: Reach) -> ColumnElement[bool]:
     """What was done to one's clients and accounts, by whomever, and what one's people did."""
-    by_us = AuditEntry.actor.in_(select(literal("user/").concat(_USERS.c.id)).where(_is_own_user(_USERS.c, reach)))
+    by_us: ColumnElement[bool] = AuditEntry.actor.in_(
+        select(literal("user/").concat(_USERS.c.id)).where(_is_own_user(_USERS.c, reach))
+    )
     if reach.kind is ReachKind.MEMBER:
         return or_(AuditEntry.account_id.in_(_own_account_ids(reach)), AuditEntry.actor == f"user/{reach.id}")
+    if reach.kind is ReachKind.RESELLER:  # their own terms, and clients that were theirs
+        by_us = or_(by_us, AuditEntry.target == f"reseller/{reach.id}")
     return or_(AuditEntry.client_id.in_(_own_client_ids(reach)), by_us)
 
 

@@ -33,12 +33,9 @@ class Tenant:
 async def sell(database: Database, ids: dict[str, str], name: str) -> Tenant:
     """Give what `fill` made to a new reseller: its client, account and packages."""
     async with database.write() as session:
-        reseller = Reseller(
-            name=f"reseller {name}", email=f"{name}@reseller.example", caps={}, oversell={}, branding={}
-        )
-        session.add(reseller)
-        await session.flush()
-        (await session.get_one(Client, ids["client_id"])).reseller_id = reseller.id
+        reseller = await session.get_one(Reseller, ids["reseller_id"])
+        for key in ("client_id", "other_client_id"):
+            (await session.get_one(Client, ids[key])).reseller_id = reseller.id
         for key in ("package_id", "other_package_id"):
             (await session.get_one(Package, ids[key])).reseller_id = reseller.id
         headers, user_ids = {}, {}

@@ -68,11 +68,13 @@ NO_JOB: Final = {
     "replay-delivery", "request-password-reset", "confirm-password-reset", "set-email",
     "begin-passkey-proof", "login-with-passkey", "begin-passkey", "create-passkey", "update-passkey", "delete-passkey",
     "pause-package-rollout", "resume-package-rollout", "abort-package-rollout",
+    "create-reseller", "update-reseller", "delete-reseller", "suspend-reseller", "unsuspend-reseller",
+    "preview-account-transfer",
 }  # fmt: skip
 MAY_HAVE_NO_JOB: Final = {
     # 202 with an empty list when no node needs to know.
     "update-package", "pin-account-package", "update-node", "cancel-job", "approve-node", "retry-site", "discard-site-change",
-    "end-node-maintenance", "undrain-node", "decide-job", "return-package-rollout",
+    "end-node-maintenance", "undrain-node", "decide-job", "return-package-rollout", "transfer-account", "transfer-client",
 }  # fmt: skip
 BODIES: Final[dict[str, Any]] = {
     "login": {"username": "somebody", "password": "of no account here"},
@@ -98,6 +100,12 @@ BODIES: Final[dict[str, Any]] = {
     "judge-package-update": {"processes_max": 77},
     "pin-account-package": {"version": 1},
     "bulk-change-package": {"account_ids": ["{account_id}"], "package_id": "{other_package_id}"},
+    "transfer-account": {"client_id": "{other_client_id}"},
+    "preview-account-transfer": {"client_id": "{other_client_id}"},
+    "transfer-client": {"reseller_id": "{reseller_id}"},
+    "create-reseller": {"name": "Shop", "email": "shop@example.com", "caps": {"accounts": 5}},
+    "update-reseller": {"caps": {"accounts": 7}},
+    "suspend-reseller": {"reason": "unpaid"},
     "create-client": {"name": "Grace", "email": "grace@example.com"},
     "update-client": {"name": "Grace"},
     "create-account": {
@@ -212,7 +220,11 @@ class Api:
         for key in ("package_id", "other_package_id"):
             package = {"name": f"{name} {key}", "flags": {"ssh": True}}
             ids[key] = (await self.make("packages", package, headers))["id"]
+        reseller = {"name": f"{name} reseller", "email": "r@example.com"}
+        ids["reseller_id"] = (await self.make("resellers", reseller, headers))["id"]
         ids["client_id"] = (await self.make("clients", {"name": "Ada", "email": "a@example.com"}, headers))["id"]
+        other = {"name": "Bob", "email": "b@example.com"}
+        ids["other_client_id"] = (await self.make("clients", other, headers))["id"]
         account = {"name": name, **{key: ids[key] for key in ("client_id", "package_id", "node_id")}}
         ids["account_id"] = (await self.make("accounts", account, headers))["resource"]["id"]
         login = {"account_id": ids["account_id"], "name": "desk", "public_key": SSH_KEY + "A" * 42}
@@ -465,6 +477,9 @@ async def prepare_account(api: Api, route: Route, ids: dict[str, str], admin: di
 async def prepare(api: Api, route: Route, ids: dict[str, str], admin: dict[str, str]) -> None:
     """Bring about what the change is for: something failed, something is suspended, something is not used."""
     await prepare_account(api, route, ids, admin)
+    if route.name in ("unsuspend-account", "unsuspend-reseller"):
+        path = route.path.format(**ids).replace("/unsuspend", "/suspend")
+        await api.http.post(path, json={}, headers=admin)
     await prepare_rollout(api, route, ids, admin)
     if route.name == "delete-client":
         body = {"name": "Nobody", "email": "nobody@example.com"}
@@ -513,7 +528,7 @@ OUTSIDE_OF_THE_VERSION: Final = {
 NOT_AUDITED: Final = {
     # Nothing of anybody's wishes changes: a look at a node, and a sign-out with a token, which stays valid.
     "check-account-drift", "check-node-drift", "ping-node", "bulk-ping-nodes", "logout", "check-node-health",
-    "judge-package-update",
+    "judge-package-update", "preview-account-transfer",
 }  # fmt: skip
 UNREADY: Final = {
     # What needs a machine's own request or a node's own answer first: tests/integration/fleet and test_sites.py do it.

@@ -1,0 +1,197 @@
+"""What a reseller's accounts are promised, and the one check that they are not promised too much.
+
+Changes are serialised (ADR 6), so what was added up before a change is still true when it is added up afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Final
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from controller.core.accounts.models import Account
+from controller.core.clients.models import Client
+from controller.core.limits.registry import LimitRegistry
+from controller.core.operations import FleetContext
+from controller.core.packages.models import Package, PackageVersion
+from controller.core.packages.terms import Terms, hard_of
+from controller.core.tenancy.models import Reseller
+from controller.db.criteria import EVERYBODY
+from shared.errors import BugError, ConflictError, QuotaExceededError
+
+ACCOUNTS: Final = "accounts"
+CLIENTS: Final = "clients"
+OWN_KEYS: Final = (ACCOUNTS, CLIENTS)
+"""What is capped beside the limits of packages."""
+
+
+@dataclass(slots=True)
+class Promised:
+    """What the accounts of one reseller may use together."""
+
+    sums: dict[str, int] = field(default_factory=dict)
+    """Key of a limit to the sum of the hard values; `accounts` and `clients` to how many there are."""
+    unlimited: dict[str, int] = field(default_factory=dict)
+    """Key of a limit to the number of accounts that have as much of it as they like."""
+
+    def sum_of(self, key: str) -> int:
+        """How much was promised in numbers."""
+        return self.sums.get(key, 0)
+
+    def unlimited_of(self, key: str) -> int:
+        """How many accounts were promised any amount."""
+        return self.unlimited.get(key, 0)
+
+    def add(self, terms: Terms, count: int, registry: LimitRegistry) -> None:
+        """So many more accounts with these terms."""
+        self.sums[ACCOUNTS] = self.sum_of(ACCOUNTS) + count
+        for kind in registry.limits:
+            hard = hard_of(terms, kind.key)
+            if hard is None:
+                self.unlimited[kind.key] = self.unlimited_of(kind.key) + count
+            else:
+                self.sums[kind.key] = self.sum_of(kind.key) + count * hard
+
+
+def allowed_of(reseller: Reseller, key: str) -> int | None:
+    """What its accounts may be promised together: the cap times the factor, rounded down; None: any amount."""
+    cap = reseller.caps.get(key)
+    return None if cap is None else int(int(cap) * Fraction(str(factor_of(reseller, key))))
+
+
+def factor_of(reseller: Reseller, key: str) -> float:
+    """By how much it may oversell."""
+    return float(reseller.oversell.get(key, 1.0))
+
+
+def list_over(reseller: Reseller, promised: Promised) -> tuple[str, ...]:
+    """Capped keys of which more was promised than is allowed."""
+    found = []
+    for key in sorted(reseller.caps):
+        allowed = allowed_of(reseller, key)
+        if allowed is not None and (promised.sum_of(key) > allowed or promised.unlimited_of(key)):
+            found.append(key)
+    return tuple(found)
+
+
+async def read_promised(
+    session: AsyncSession, registry: LimitRegistry, reseller_ids: Collection[str] | None = None
+) -> dict[str, Promised]:
+    """Reseller's id to what was promised, for these resellers or for all. Accounts on their way out still count."""
+    found = {reseller_id: Promised() for reseller_id in reseller_ids or ()}
+    is_wanted = Client.reseller_id.is_not(None) if reseller_ids is None else Client.reseller_id.in_(reseller_ids)
+    statement = (
+        select(Client.reseller_id, Account.package_id, Account.package_version_id, func.count())
+        .join(Client, Client.id == Account.client_id)
+        .where(is_wanted, Account.deleted_at.is_(None))
+        .group_by(Client.reseller_id, Account.package_id, Account.package_version_id)
+    )
+    # Whoever asks: a cap is about all of the reseller's accounts.
+    rows = (await session.execute(statement.execution_options(**EVERYBODY))).all()
+    terms_by_id = await _read_terms(
+        session, {row[1] for row in rows if row[2] is None}, {row[2] for row in rows if row[2] is not None}
+    )
+    for reseller_id, package_id, version_id, count in rows:
+        terms = terms_by_id[version_id or package_id]
+        found.setdefault(str(reseller_id), Promised()).add(terms, count, registry)
+    clients = select(Client.reseller_id, func.count()).where(is_wanted, Client.deleted_at.is_(None))
+    for reseller_id, count in await session.execute(
+        clients.group_by(Client.reseller_id).execution_options(**EVERYBODY)
+    ):
+        found.setdefault(str(reseller_id), Promised()).sums[CLIENTS] = count
+    return found
+
+
+async def find_reseller_id(session: AsyncSession, client_id: str) -> str | None:
+    """Who sells to this client; None: the platform itself."""
+    statement = select(Client.reseller_id).where(Client.id == client_id).execution_options(**EVERYBODY)
+    return (await session.scalars(statement)).one_or_none()
+
+
+async def require_selling(session: AsyncSession, reseller_id: str | None) -> None:
+    """Pass when something new may be made for this reseller.
+
+    Raises:
+        ConflictError: It is suspended (`reseller_suspended`).
+    """
+    if reseller_id is None:
+        return
+    reseller = await _read_reseller(session, reseller_id)
+    if reseller.suspended_at is not None:
+        raise ConflictError(
+            f"the reseller {reseller.name!r} is suspended: nothing new is made for it",
+            code="reseller_suspended",
+            hint="An administrator lifts it: wcp360 resellers unsuspend NAME.",
+        )
+
+
+@asynccontextmanager
+async def within_caps(ctx: FleetContext, reseller_id: str | None) -> AsyncIterator[None]:
+    """The block may promise the reseller's accounts more, or less; more only within its caps. None: no reseller's.
+
+    What was promised too much already (a cap was cut) hinders nobody from promising less.
+
+    Raises:
+        QuotaExceededError: It would be promised more than allowed; the context names limit, used and allowed.
+    """
+    reseller = await _read_reseller(ctx.session, reseller_id) if reseller_id is not None else None
+    if reseller is None or not reseller.caps:
+        yield
+        return
+    before = await _read_one(ctx, reseller.id)
+    yield
+    after = await _read_one(ctx, reseller.id)
+    for key in sorted(reseller.caps):
+        _require_fits(ctx, reseller, key, (before, after))
+
+
+def _require_fits(ctx: FleetContext, reseller: Reseller, key: str, sides: tuple[Promised, Promised]) -> None:
+    before, after = sides
+    allowed = allowed_of(reseller, key)
+    if allowed is None:
+        return
+    unit = key if key in OWN_KEYS else ctx.registry.limits.limit(key).unit
+    context = {"limit": key, "used": before.sum_of(key), "allowed": allowed}
+    if after.unlimited_of(key) > before.unlimited_of(key):
+        raise QuotaExceededError(
+            f"the reseller {reseller.name!r} has {allowed} {unit} to hand out, so no account may have any amount",
+            hint=f"Choose a package that limits {key}.",
+            context=context,
+        )
+    if after.sum_of(key) > max(allowed, before.sum_of(key)):
+        raise QuotaExceededError(
+            f"the reseller {reseller.name!r} may hand out {allowed} {unit}, handed out {before.sum_of(key)},"
+            f" and this asks for {after.sum_of(key) - before.sum_of(key)} more",
+            hint="Take a smaller package, remove something, or let an administrator raise the cap.",
+            context=context,
+        )
+
+
+async def _read_one(ctx: FleetContext, reseller_id: str) -> Promised:
+    await ctx.session.flush()
+    return (await read_promised(ctx.session, ctx.registry.limits, (reseller_id,)))[reseller_id]
+
+
+async def _read_reseller(session: AsyncSession, reseller_id: str) -> Reseller:
+    """Also where whoever asks does not see it."""
+    statement = select(Reseller).where(Reseller.id == reseller_id).execution_options(**EVERYBODY)
+    row = (await session.scalars(statement)).one_or_none()
+    if row is None:
+        raise BugError(f"there is no reseller {reseller_id}")
+    return row
+
+
+async def _read_terms(
+    session: AsyncSession, package_ids: Collection[str], version_ids: Collection[str]
+) -> Mapping[str, Terms]:
+    """Id of a package or of a version to what it says."""
+    packages = select(Package).where(Package.id.in_(package_ids)).execution_options(**EVERYBODY)
+    versions = select(PackageVersion).where(PackageVersion.id.in_(version_ids)).execution_options(**EVERYBODY)
+    found: dict[str, Terms] = {row.id: row for row in await session.scalars(packages)}
+    found.update({row.id: row for row in await session.scalars(versions)})
+    return found
