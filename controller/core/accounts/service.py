@@ -105,7 +105,7 @@ async def _change_package(ctx: FleetContext, account: Account, package_id: str) 
     await ctx.registry.require_fits(ctx.session, account.id, rules_of(package))
     async with within_caps(ctx, reseller_id):
         account.package_id, account.package_version_id = package.id, None
-        await converge_account(ctx, account, reason=f"package {package.name}")
+    await converge_account(ctx, account, reason=f"package {package.name}")
 
 
 async def converge_again(ctx: FleetContext, account_id: str) -> AccountView:

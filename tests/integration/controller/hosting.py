@@ -26,6 +26,7 @@ from controller.api.handlers import (
     package_versions,
     packages,
     parked,
+    reseller_usage,
     resellers,
     transfers,
     usage,
@@ -289,7 +290,7 @@ async def build_hosting(database: Database, pki_dir: Path) -> Hosting:
         own_origin="https://controller.test:8360",
         usage=UsageRecorder(database),
         api_routes=[
-            *packages.ROUTES, *package_versions.ROUTES, *package_rollouts.ROUTES, *bulk_packages.ROUTES, *usage.ROUTES, *resellers.ROUTES, *transfers.ROUTES, *clients.ROUTES, *accounts.ROUTES, *domains.ROUTES,
+            *packages.ROUTES, *package_versions.ROUTES, *package_rollouts.ROUTES, *bulk_packages.ROUTES, *usage.ROUTES, *resellers.ROUTES, *reseller_usage.ROUTES, *transfers.ROUTES, *clients.ROUTES, *accounts.ROUTES, *domains.ROUTES,
             *account_life.ROUTES, *bulk_accounts.ROUTES,
             *audit.ROUTES, *sites.ROUTES, *ssh_keys.ROUTES, *parked.ROUTES, *attention.ROUTES, *billing.ROUTES,
         ],

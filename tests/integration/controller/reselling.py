@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
+
 from controller.core.auth.models import ApiToken, User
 from controller.core.auth.secrets import TOKEN_PREFIX, hash_secret, new_secret
 from controller.core.context import Role
@@ -35,6 +37,14 @@ class Shop:
         body = {"name": name, "client_id": self.client_id, "package_id": package_id}
         answer = await self.ask("POST", "/accounts", body, expect=expect)
         return answer["resource"]["id"] if expect == 202 else answer
+
+    async def insist(self, path: str, body: Any) -> httpx.Response:
+        """As the reseller, and again as long as the controller says that it has too much to do (503, Retry-After)."""
+        for _attempt in range(20):
+            answer = await self.hosting.http.post(f"{API}{path}", json=body, headers=self.headers)
+            if answer.status_code != 503:
+                break
+        return answer
 
 
 async def open_shop(hosting: Hosting, name: str = "shop", **terms: Any) -> Shop:

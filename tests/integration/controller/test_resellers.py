@@ -88,9 +88,7 @@ async def test_create_accounts_200_at_once_against_a_cap_of_100_gives_exactly_10
     package_id = await hosting.add_package("Starter", disk_bytes=GIB)
     bodies = [{"name": f"u{number}", "client_id": shop.client_id, "package_id": package_id} for number in range(200)]
 
-    answers = await asyncio.gather(
-        *(hosting.http.post(f"{API}/accounts", json=body, headers=shop.headers) for body in bodies)
-    )
+    answers = await asyncio.gather(*(shop.insist("/accounts", body) for body in bodies))
 
     assert Counter(answer.status_code for answer in answers) == {202: 100, 409: 100}
     refused = [answer.json() for answer in answers if answer.status_code == 409]
@@ -105,9 +103,7 @@ async def test_create_clients_200_at_once_against_a_cap_of_100_gives_exactly_100
     shop = await open_shop(hosting, caps={"clients": 100})
     body = {"name": "Ada", "email": "a@example.com"}
 
-    answers = await asyncio.gather(
-        *(hosting.http.post(f"{API}/clients", json=body, headers=shop.headers) for _ in range(200))
-    )
+    answers = await asyncio.gather(*(shop.insist("/clients", body) for _ in range(200)))
 
     assert Counter(answer.status_code for answer in answers) == {201: 99, 409: 101}
     assert await hosting.count(Client) == 100
