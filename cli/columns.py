@@ -26,6 +26,7 @@ WANTED: Mapping[str, tuple[str, ...]] = {
     "nodes": ("name", "state", "is_connected", "roles", "is_cordoned", "observed_status", "last_seen_at"),
     "parked": ("id", "key", "node_id", "account_id", "code", "message", "since", "is_retrying"),
     "packages": ("name", "cpu_percent", "memory_bytes", "processes_max", "disk_bytes", "version", "accounts"),
+    "resellers": ("name", "email", "clients", "accounts", "packages", "over", "fullest", "filled", "suspended_at"),
     "sites": ("domain", "account_id", "state", "php_version", "aliases", "document_root", "parked_message"),
     "tokens": ("name", "scopes", "created_at", "expires_at", "last_used_at"),
 }  # fmt: skip

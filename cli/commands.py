@@ -111,6 +111,9 @@ def call(session: Session, operation: Operation, values: dict[str, Any]) -> None
         show_followed(session, path, query)
         return
     answer = session.client.request(operation.method, path, query=query, body=body)
+    if isinstance(answer, str):  # a file, for a file: exactly as it came
+        click.echo(answer, nl=False)
+        return
     if operation.operation_id in ROTATING:
         keep_rotated_token(session.client.profile.token, answer)
     if values.get("switch_all"):

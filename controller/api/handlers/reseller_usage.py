@@ -22,8 +22,8 @@ _TAGS = ["resellers"]
 Key = Annotated[str, QueryParameter(description="Of which limit, as `list-limits` names it.")]
 
 
-@get("/resellers/usage", operation_id="list-resellers-usage", tags=_TAGS, summary="Show how full resellers are")
-async def list_resellers_usage(
+@get("/resellers/usage", operation_id="rank-resellers", tags=_TAGS, summary="Rank resellers by how full they are")
+async def rank_resellers(
     *,
     operations: NamedDependency[Operations],
     actor: NamedDependency[Actor],
@@ -55,7 +55,7 @@ async def list_reseller_usage(
 
 @get(
     "/resellers/{reseller_id:str}/usage-history",
-    operation_id="list-reseller-usage-history",
+    operation_id="list-reseller-days",
     tags=_TAGS,
     summary="Show what a reseller's accounts used day by day",
 )
@@ -97,5 +97,5 @@ async def export_reseller_usage(
     return Response(text, media_type="text/csv; charset=utf-8")
 
 
-ROUTES = (list_resellers_usage, list_reseller_usage, list_reseller_usage_history, export_reseller_usage)
+ROUTES = (rank_resellers, list_reseller_usage, list_reseller_usage_history, export_reseller_usage)
 """`/resellers/usage` is an address of its own: no reseller's id is that word."""

@@ -57,12 +57,12 @@ async def transfer_account(
 
 @post(
     "/accounts/{account_id:str}/transfer-preview",
-    operation_id="preview-account-transfer",
+    operation_id="judge-account-transfer",
     tags=["accounts"],
     status_code=200,
     summary="Show what a transfer would break",
 )
-async def preview_account_transfer(
+async def judge_account_transfer(
     *,
     account_id: PathId,
     data: JSONBody[AccountTransfer],
@@ -101,4 +101,4 @@ async def transfer_client(
     return answer_accepted(outcome, lambda view, jobs: TransferredClient(resource=view, jobs=jobs))
 
 
-ROUTES = (transfer_account, preview_account_transfer, transfer_client)
+ROUTES = (transfer_account, judge_account_transfer, transfer_client)

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.attention.models import Dismissal
-from controller.core.attention.sources import CRITICAL, AttentionItem, read_items
+from controller.core.attention.sources import CRITICAL, RESELLER, AttentionItem, read_items
 from controller.core.audit.chain import record
 from controller.core.context import Change
 from controller.core.fields import require_text
@@ -118,8 +118,8 @@ async def get_item(ctx: FleetContext, item_id: str) -> AttentionItem:
 async def _read(ctx: FleetContext, *, with_dismissed: bool) -> list[AttentionItem]:
     rows = {row.item_id: row for row in await ctx.session.scalars(select(Dismissal))}
     items = []
-    for item in await read_items(ctx.session, now=ctx.now):
-        if item.account_id is None and not ctx.actor.reach.is_everything:
+    for item in await read_items(ctx.session, ctx.registry.limits, now=ctx.now):
+        if item.account_id is None and item.kind != RESELLER and not ctx.actor.reach.is_everything:
             continue  # about the platform
         row = rows.get(item.id)
         if row is None or row.fingerprint != item.fingerprint:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Final
 
@@ -15,8 +15,11 @@ from sqlalchemy.orm import aliased
 
 from controller.core.accounts.models import Account
 from controller.core.audit.witness_models import AuditContradiction
+from controller.core.limits.registry import LimitRegistry
 from controller.core.packages.rollouts.models import PackageRollout
 from controller.core.parked.models import ParkedResource
+from controller.core.resellers.caps import list_over, read_promised
+from controller.core.tenancy.models import Reseller
 from controller.core.usage.models import AccountUsage
 from controller.core.webhooks.models import WebhookEndpoint
 from controller.fleet.models import DriftFindingRow, Node, NodeState
@@ -30,6 +33,8 @@ from shared.protocol.job import ACTION_CONVERGE, JobMode, Semantics
 PER_SOURCE_MAX: Final = 1000
 CRITICAL: Final = "critical"
 WARNING: Final = "warning"
+RESELLER: Final = "reseller"
+"""Kind of what a reseller is told of itself, too; other items without an account are the platform's."""
 
 
 class AttentionAction(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +52,7 @@ class AttentionItem(msgspec.Struct, frozen=True, kw_only=True):
 
     id: Annotated[str, Meta(description="kind.ID, the same as long as it is there.")]
     kind: Annotated[
-        str, Meta(description="job, parked, node, approval, drift, usage, package_rollout, webhook or audit")
+        str, Meta(description="job, parked, node, approval, drift, usage, reseller, package_rollout, webhook or audit.")
     ]
     severity: Annotated[str, Meta(description="critical or warning.")]
     title: str
@@ -63,7 +68,7 @@ class AttentionItem(msgspec.Struct, frozen=True, kw_only=True):
     dismiss_note: str | None = None
 
 
-async def read_items(session: AsyncSession, *, now: datetime) -> list[AttentionItem]:
+async def read_items(session: AsyncSession, limits: LimitRegistry, *, now: datetime) -> list[AttentionItem]:
     """Everything there is, in no order."""
     names = {row[0]: row[1] for row in (await session.execute(select(Node.id, Node.name))).all()}
     held = await held_node_ids(session)
@@ -73,6 +78,7 @@ async def read_items(session: AsyncSession, *, now: datetime) -> list[AttentionI
         *await _of_nodes(session),
         *await _of_drift(session, now),
         *await _of_usage(session),
+        *await _of_resellers(session, limits),
         *await _of_webhooks(session),
         *await _of_audit(session),
         *await _of_package_rollouts(session),
@@ -334,6 +340,36 @@ def _view_package_rollout(row: PackageRollout) -> AttentionItem:
             _action("return", back, f"package-rollouts return {row.id}", "POST", f"{base}/return"),
         ),
         fingerprint=_fingerprint(row.blocked_by, str(row.updated_at)),
+    )
+
+
+async def _of_resellers(session: AsyncSession, limits: LimitRegistry) -> list[AttentionItem]:
+    """Resellers whose accounts were promised more than they have to hand out."""
+    rows = (await session.scalars(select(Reseller).where(Reseller.deleted_at.is_(None)))).all()
+    capped = [row for row in rows if row.caps]
+    promised = await read_promised(session, limits, [row.id for row in capped])
+    over = [(row, list_over(row, promised[row.id])) for row in capped]
+    return [_view_reseller(row, keys) for row, keys in over if keys]
+
+
+def _view_reseller(row: Reseller, keys: Sequence[str]) -> AttentionItem:
+    base = f"/resellers/{row.id}"
+    return AttentionItem(
+        id=f"reseller.{row.id}",
+        kind=RESELLER,
+        severity=WARNING,
+        title=f"reseller {row.name} handed out more than it has",
+        detail=f"more than the cap allows of {', '.join(keys)}; nothing more of it is promised",
+        since=row.updated_at,
+        node_id=None,
+        node_name="",
+        account_id=None,
+        is_muted=False,
+        actions=(
+            _action("show", "Show all it handed out.", f"resellers list-usage {row.id}", "GET", f"{base}/usage"),
+            _action("raise", "Give it more.", f"resellers update {row.id} --caps KEY=AMOUNT", "PATCH", base),
+        ),
+        fingerprint=_fingerprint(*keys),
     )
 
 

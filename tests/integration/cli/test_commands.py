@@ -82,6 +82,24 @@ def test_commands_when_asked_for_help_say_what_they_do(
         assert missing == []
 
 
+def test_command_when_the_answer_is_a_table_for_spreadsheets_writes_it_as_it_came(
+    raw: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WCP360_CONTROLLER", "https://controller.test:8360")
+    monkeypatch.setenv("WCP360_TOKEN", "wcp_x")
+    sent = "day,limit\r\n2026-11-01,sites\r\n"
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/usage-export"):
+            return httpx.Response(200, text=sent, headers={"content-type": "text/csv; charset=utf-8"})
+        return httpx.Response(200, json=raw)
+
+    reseller_id = "0190f3c2-7b6e-7c3a-9d54-3f6f2a1b0c9d"
+    status = main(["resellers", "export-usage", reseller_id], transport=httpx.MockTransport(answer))
+
+    assert (status, capsys.readouterr().out.replace("\r\n", "\n")) == (0, sent.replace("\r\n", "\n"))
+
+
 def test_options_when_built_from_the_api_never_hide_the_programs_own(document: Document) -> None:
     own = {
         *SWITCHES,
@@ -116,7 +134,7 @@ def test_changes_when_they_reach_a_node_can_be_planned(document: Document) -> No
     # About the asker alone: nothing of the fleet changes.
     own_business = {"auth", "enrol", "tokens", "sessions", "second-factor", "passkeys"}
 
-    never_changes = {"judge-package-update"}  # it is a dry run itself
+    never_changes = {"judge-package-update", "judge-account-transfer"}  # dry runs themselves
 
     unplannable = [
         operation.operation_id

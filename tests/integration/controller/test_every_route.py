@@ -69,7 +69,7 @@ NO_JOB: Final = {
     "begin-passkey-proof", "login-with-passkey", "begin-passkey", "create-passkey", "update-passkey", "delete-passkey",
     "pause-package-rollout", "resume-package-rollout", "abort-package-rollout",
     "create-reseller", "update-reseller", "delete-reseller", "suspend-reseller", "unsuspend-reseller",
-    "preview-account-transfer",
+    "judge-account-transfer",
 }  # fmt: skip
 MAY_HAVE_NO_JOB: Final = {
     # 202 with an empty list when no node needs to know.
@@ -101,7 +101,7 @@ BODIES: Final[dict[str, Any]] = {
     "pin-account-package": {"version": 1},
     "bulk-change-package": {"account_ids": ["{account_id}"], "package_id": "{other_package_id}"},
     "transfer-account": {"client_id": "{other_client_id}"},
-    "preview-account-transfer": {"client_id": "{other_client_id}"},
+    "judge-account-transfer": {"client_id": "{other_client_id}"},
     "transfer-client": {"reseller_id": "{reseller_id}"},
     "create-reseller": {"name": "Shop", "email": "shop@example.com", "caps": {"accounts": 5}},
     "update-reseller": {"caps": {"accounts": 7}},
@@ -528,7 +528,7 @@ OUTSIDE_OF_THE_VERSION: Final = {
 NOT_AUDITED: Final = {
     # Nothing of anybody's wishes changes: a look at a node, and a sign-out with a token, which stays valid.
     "check-account-drift", "check-node-drift", "ping-node", "bulk-ping-nodes", "logout", "check-node-health",
-    "judge-package-update", "preview-account-transfer",
+    "judge-package-update", "judge-account-transfer",
 }  # fmt: skip
 UNREADY: Final = {
     # What needs a machine's own request or a node's own answer first: tests/integration/fleet and test_sites.py do it.

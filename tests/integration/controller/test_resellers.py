@@ -167,9 +167,13 @@ async def test_cap_that_is_cut_is_shown_as_over_and_lets_nothing_new_in(hosting:
     cut = await hosting.patch(f"/resellers/{shop.id}", {"caps": {"mailboxes": 6}}, expect=200)
     await shop.add_account("eve", small_id, expect=409)
     await shop.ask("PATCH", f"/accounts/{account_id}", {"package_id": small_id}, expect=202)
+    told = [await hosting.get("/attention"), await shop.ask("GET", "/attention", expect=200)]
+    other = await (await open_shop(hosting, "other")).ask("GET", "/attention", expect=200)
 
     assert planned["changes"][0]["after"]["over"] == ["mailboxes"]
     assert (kept["over"], cut["over"]) == ([], ["mailboxes"])
+    assert [[item["id"] for item in page["items"]] for page in told] == [[f"reseller.{shop.id}"]] * 2
+    assert other["items"] == []
 
 
 async def test_package_that_an_administrator_edits_may_put_a_reseller_over(hosting: Hosting) -> None:
