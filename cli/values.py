@@ -124,7 +124,11 @@ def _pairs(schema: dict[str, Any], word: str) -> dict[str, Any]:
         raise ValueError(f"{word!r} is neither KEY=VALUE nor a JSON object")
     others = schema.get("additionalProperties")
     is_text = isinstance(others, dict) and others.get("type") == "string"
-    return {key: text if is_text else _json_or_text(text)}
+    if is_text:
+        return {key: text}
+    value = _json_or_text(text)
+    is_size = isinstance(value, str) and key.endswith("_bytes") and isinstance(others, dict)
+    return {key: parse_size(value) if is_size else value}
 
 
 def _json(word: str) -> Any:

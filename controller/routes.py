@@ -11,6 +11,7 @@ from controller.api.handlers import (
     audit,
     authority,
     billing,
+    branding,
     bulk_accounts,
     bulk_packages,
     clients,
@@ -54,6 +55,7 @@ API_ROUTES: Final = (
     *usage.ROUTES,
     *resellers.ROUTES,
     *reseller_usage.ROUTES,
+    *branding.ROUTES,
     *transfers.ROUTES,
     *clients.ROUTES,
     *accounts.ROUTES,
@@ -83,5 +85,5 @@ API_ROUTES: Final = (
     *billing.ROUTES,
 )
 """Below /api/v1."""
-ROOT_ROUTES: Final = (*enrolment.ROOT_ROUTES, *releases.ROOT_ROUTES, *reset_page.ROUTES)
+ROOT_ROUTES: Final = (*branding.ROOT_ROUTES, *enrolment.ROOT_ROUTES, *releases.ROOT_ROUTES, *reset_page.ROUTES)
 """At the root."""

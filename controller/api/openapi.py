@@ -37,6 +37,7 @@ TAGS: Final[Mapping[str, str]] = {
     "packages": "What an account may use: processor, memory, processes, disk.",
     "limits": "What packages can limit and allow, and who keeps accounts to it.",
     "resellers": "Who sells packages to clients of their own, and how much they have to hand out.",
+    "branding": "What the clients of a reseller see instead of ours.",
     "clients": "The people or companies that accounts belong to.",
     "accounts": "One unix user, its limits and everything it hosts, on one node.",
     "domains": "Names that an account holds; nobody else can use them.",

@@ -182,7 +182,10 @@ CORE_EVENTS: Final[tuple[EventType, ...]] = (
         "create": "A reseller was added.", "update": "A reseller changed.", "delete": "A reseller was deleted.",
         "suspend": "Nothing new is made for a reseller.", "unsuspend": "A reseller may sell again.",
     }),
-    *changes_of("reseller", dict[str, Any], {"lose_client": "A client of a reseller went to another."}),
+    *changes_of("reseller", dict[str, Any], {
+        "lose_client": "A client of a reseller went to another.",
+        "set_branding": "What the clients of a reseller see changed.",
+    }),
     *changes_of("client", dict[str, Any], {"transfer": "A client went to another reseller."}),
     *changes_of("account", dict[str, Any], {
         "transfer": "An account went to another client.", "lose": "An account went away to another client.",

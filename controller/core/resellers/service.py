@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from controller.core.audit.chain import record
 from controller.core.auth.models import User
@@ -18,6 +18,7 @@ from controller.core.packages.models import Package
 from controller.core.paging import PageRequest, contains, fetch_page
 from controller.core.resellers import store
 from controller.core.resellers.caps import OWN_KEYS, Promised, read_promised
+from controller.core.resellers.models import ResellerBranding
 from controller.core.resellers.views import ResellerCreate, ResellerPage, ResellerUpdate, ResellerView
 from controller.core.tenancy.models import Reseller
 from shared.errors import ConflictError, InvalidInputError
@@ -65,7 +66,6 @@ async def create_reseller(ctx: FleetContext, params: ResellerCreate) -> Reseller
         packages_max=params.packages_max,
         caps=_merge("caps", {}, params.caps, registry),
         oversell=_merge("oversell", {}, params.oversell, registry),
-        branding={},
         suspension_reason="",
         created_at=ctx.now,
         updated_at=ctx.now,
@@ -137,6 +137,7 @@ async def delete_reseller(ctx: FleetContext, reseller_id: str) -> None:
     await ctx.session.execute(
         update(User).where(User.reseller_id == reseller.id, User.disabled_at.is_(None)).values(disabled_at=ctx.now)
     )
+    await ctx.session.execute(delete(ResellerBranding).where(ResellerBranding.reseller_id == reseller.id))
     reseller.deleted_at = ctx.now
     await ctx.session.flush()
     record(ctx, Change("reseller.delete", f"reseller/{reseller.id}", reseller.name, before=msgspec.to_builtins(before)))

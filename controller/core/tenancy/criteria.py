@@ -21,6 +21,7 @@ from controller.core.clients.models import Client
 from controller.core.context import Reach, ReachKind
 from controller.core.packages.models import Package, PackageVersion
 from controller.core.packages.rollouts.models import PackageRollout
+from controller.core.resellers.models import ResellerBranding
 from controller.core.tenancy.models import AccountMember, CustomRole, Reseller
 from controller.db.base import Model
 from controller.jobs.models import Job, JobTransition
@@ -136,6 +137,10 @@ def _is_own_reseller(reach: Reach) -> ColumnElement[bool]:
     return Reseller.id == reach.id if reach.kind is ReachKind.RESELLER else false()
 
 
+def _is_own_branding(reach: Reach) -> ColumnElement[bool]:
+    return ResellerBranding.reseller_id == reach.id if reach.kind is ReachKind.RESELLER else false()
+
+
 def _is_own_role(reach: Reach) -> ColumnElement[bool]:
     """One's own, those of one's clients, and those that the platform has for everybody."""
     platform = CustomRole.owner == "platform"
@@ -168,6 +173,7 @@ _CONDITIONS: Final[Mapping[type[Model], Condition]] = {
     User: lambda reach: _is_own_user(User, reach),
     AuditEntry: _is_own_entry,
     Reseller: _is_own_reseller,
+    ResellerBranding: _is_own_branding,
     CustomRole: _is_own_role,
     JobTransition: _is_own_transition,
     PackageRollout: _is_own_rollout,

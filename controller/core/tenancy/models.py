@@ -29,8 +29,6 @@ class Reseller(Model):
     """Key of a limit to the most that all their accounts together may have; one left out is unlimited."""
     oversell: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     """Key of a limit to the factor (1.0 to 100.0) by which they may promise more than the cap; left out: 1.0."""
-    branding: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
-    """What their clients see instead of ours."""
     suspended_at: Mapped[datetime | None]
     suspension_reason: Mapped[str] = mapped_column(String(500), default="")
     deleted_at: Mapped[datetime | None]

@@ -18,6 +18,7 @@ from controller.api.handlers import (
     attention,
     audit,
     billing,
+    branding,
     bulk_accounts,
     bulk_packages,
     clients,
@@ -290,10 +291,11 @@ async def build_hosting(database: Database, pki_dir: Path) -> Hosting:
         own_origin="https://controller.test:8360",
         usage=UsageRecorder(database),
         api_routes=[
-            *packages.ROUTES, *package_versions.ROUTES, *package_rollouts.ROUTES, *bulk_packages.ROUTES, *usage.ROUTES, *resellers.ROUTES, *reseller_usage.ROUTES, *transfers.ROUTES, *clients.ROUTES, *accounts.ROUTES, *domains.ROUTES,
+            *packages.ROUTES, *package_versions.ROUTES, *package_rollouts.ROUTES, *bulk_packages.ROUTES, *usage.ROUTES, *resellers.ROUTES, *reseller_usage.ROUTES, *branding.ROUTES, *transfers.ROUTES, *clients.ROUTES, *accounts.ROUTES, *domains.ROUTES,
             *account_life.ROUTES, *bulk_accounts.ROUTES,
             *audit.ROUTES, *sites.ROUTES, *ssh_keys.ROUTES, *parked.ROUTES, *attention.ROUTES, *billing.ROUTES,
         ],
+        root_routes=branding.ROOT_ROUTES,
         dependencies={
             "parked": Parked({"site": SiteKind(), "account": AccountKind(), "php_pool": AccountKind(), "ssh_access": AccountKind()}),
             "checkpoints": checkpoints,

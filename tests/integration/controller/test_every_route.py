@@ -50,6 +50,7 @@ WITHOUT_PERMISSION: Final = {
     "confirm-password-reset": "asks for the secret of a mailed link instead",
     "enrol": "asks for an enrolment token instead",
     "renew-certificate": "asks for a signature by the node's key instead",
+    "show-branding": "what the sign-in page shows",
 }
 NO_JOB: Final = {
     # A change that is complete once its rows are written. Everything else answers 202 with jobs.
@@ -69,7 +70,7 @@ NO_JOB: Final = {
     "begin-passkey-proof", "login-with-passkey", "begin-passkey", "create-passkey", "update-passkey", "delete-passkey",
     "pause-package-rollout", "resume-package-rollout", "abort-package-rollout",
     "create-reseller", "update-reseller", "delete-reseller", "suspend-reseller", "unsuspend-reseller",
-    "judge-account-transfer",
+    "judge-account-transfer", "set-reseller-branding",
 }  # fmt: skip
 MAY_HAVE_NO_JOB: Final = {
     # 202 with an empty list when no node needs to know.
@@ -103,6 +104,7 @@ BODIES: Final[dict[str, Any]] = {
     "transfer-account": {"client_id": "{other_client_id}"},
     "judge-account-transfer": {"client_id": "{other_client_id}"},
     "transfer-client": {"reseller_id": "{reseller_id}"},
+    "set-reseller-branding": {"name": "Shop", "accent_colour": "#0b5cad"},
     "create-reseller": {"name": "Shop", "email": "shop@example.com", "caps": {"accounts": 5}},
     "update-reseller": {"caps": {"accounts": 7}},
     "suspend-reseller": {"reason": "unpaid"},
@@ -523,6 +525,7 @@ OUTSIDE_OF_THE_VERSION: Final = {
     "/bundle/releases/{file_name}",
     "/ca.pem",
     "/trust-bundle",
+    "/branding/logo",
 }
 """What probes and bare machines ask for, whatever the API's version."""
 NOT_AUDITED: Final = {

@@ -75,6 +75,11 @@ def test_parse_size_when_it_is_none_says_how_to_write_one(text: str) -> None:
         ({"type": "array", "items": {"type": "object"}}, ('{"a": 1}',), [{"a": 1}]),
         ({"type": "object"}, ("a=1", "b=x=y"), {"a": 1, "b": "x=y"}),
         ({"type": "object", "additionalProperties": {"type": "string"}}, ("a=1",), {"a": "1"}),
+        (
+            {"type": "object", "additionalProperties": {"type": "integer"}},
+            ("disk_bytes=2G", "sites=3", "inodes=null"),
+            {"disk_bytes": 2 * 1024**3, "sites": 3, "inodes": None},
+        ),
         ({"type": "object"}, ('{"a": {"b": 2}}',), {"a": {"b": 2}}),
         ({"type": "object"}, ("none",), {}),
         ({"type": "object", "x-nullable": True}, ("none",), None),
