@@ -16,6 +16,8 @@ WIDENED: Final = {
     "controller/core/operations.py": "jobs and tasks are the platform's work, in the tenant's transaction",
     "controller/core/packages/lineage.py": "a line of packages does not end where a tenant does",
     "controller/core/packages/store.py": "the name of a package, at its owner",
+    "controller/core/resellers/caps.py": "what a reseller handed out, also in packages that it does not see",
+    "controller/core/resellers/transfers.py": "the package that an account has, also one that its tenant does not see",
     "controller/core/packages/terms.py": "what an account has, also by a package that its tenant does not see",
     "controller/core/packages/rollouts/begin.py": "a package must not change under the open rollout of one that it inherits from",
 }

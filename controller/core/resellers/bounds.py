@@ -13,7 +13,6 @@ from controller.core.packages.terms import NODE_KEYS, flags_of, hard_of
 from controller.core.resellers.caps import require_selling
 from controller.core.resellers.store import count_packages
 from controller.core.tenancy.models import Reseller
-from controller.db.criteria import EVERYBODY
 from shared.errors import ForbiddenError, InvalidInputError, QuotaExceededError
 
 SOLD_TIERS = ("client", "reseller")
@@ -53,7 +52,7 @@ async def require_package_room(session: AsyncSession, reseller_id: str | None) -
     """
     if reseller_id is None:
         return
-    reseller = await session.get_one(Reseller, reseller_id, execution_options=EVERYBODY)
+    reseller = await session.get_one(Reseller, reseller_id)
     used = (await count_packages(session, (reseller_id,))).get(reseller_id, 0)
     if reseller.packages_max is not None and used >= reseller.packages_max:
         raise QuotaExceededError(

@@ -21,7 +21,6 @@ from controller.core.resellers.logo import parse_logo
 from controller.core.resellers.models import ResellerBranding
 from controller.core.resellers.store import get_reseller
 from controller.core.tenancy.models import Reseller
-from controller.db.criteria import EVERYBODY
 from shared.errors import ConflictError, ForbiddenError, InvalidInputError, NotFoundError
 from shared.types.names import parse_domain_name
 
@@ -133,7 +132,7 @@ async def _choose(
 ) -> tuple[Reseller | None, ResellerBranding | None]:
     name = host.rsplit(":", 1)[0].lower().rstrip(".")
     of_host = select(ResellerBranding.reseller_id).where(ResellerBranding.host == name)
-    reseller_id = (await session.scalars(of_host.execution_options(**EVERYBODY))).one_or_none()
+    reseller_id = (await session.scalars(of_host)).one_or_none()
     if reseller_id is None and actor is not None:
         reseller_id = await _reseller_of(session, actor)
     reseller = await session.get(Reseller, reseller_id) if reseller_id is not None else None

@@ -13,7 +13,6 @@ from controller.core.packages.models import Package
 from controller.core.resellers.caps import ACCOUNTS, CLIENTS, Promised, list_over
 from controller.core.resellers.views import ResellerView
 from controller.core.tenancy.models import Reseller
-from controller.db.criteria import EVERYBODY
 
 
 async def get_reseller(session: AsyncSession, reseller_id: str) -> Reseller:
@@ -31,7 +30,7 @@ async def get_reseller(session: AsyncSession, reseller_id: str) -> Reseller:
 async def is_name_taken(session: AsyncSession, name: str, *, but_for: str = "") -> bool:
     """Whether another live reseller has this name."""
     statement = select(Reseller.id).where(Reseller.name == name, Reseller.deleted_at.is_(None), Reseller.id != but_for)
-    return (await session.scalars(statement.limit(1).execution_options(**EVERYBODY))).first() is not None
+    return (await session.scalars(statement.limit(1))).first() is not None
 
 
 async def count_packages(session: AsyncSession, reseller_ids: Collection[str]) -> dict[str, int]:
@@ -41,7 +40,7 @@ async def count_packages(session: AsyncSession, reseller_ids: Collection[str]) -
         .where(Package.reseller_id.in_(reseller_ids), Package.deleted_at.is_(None))
         .group_by(Package.reseller_id)
     )
-    rows: Any = await session.execute(statement.execution_options(**EVERYBODY))
+    rows: Any = await session.execute(statement)
     return {row[0]: row[1] for row in rows}
 
 
