@@ -28,6 +28,8 @@ PUBLIC = {
     "fetch-release-bundle",
     "fetch-authority",
     "fetch-trust-bundle",
+    "show-branding",
+    "fetch-logo",
 }
 
 

@@ -123,6 +123,8 @@ def _fill(client: Any, target: Target) -> None:
     ids = target.ids
     ids["package_id"] = create("packages", {"name": "Starter"})["id"]
     ids["client_id"] = create("clients", {"name": "Ada", "email": "ada@example.com"})["id"]
+    ids["other_client_id"] = create("clients", {"name": "Bob", "email": "bob@example.com"})["id"]
+    ids["reseller_id"] = create("resellers", {"name": "Shop", "email": "shop@example.com"})["id"]
     account = {"name": "ada", "client_id": ids["client_id"], "package_id": ids["package_id"]}
     ids["account_id"] = create("accounts", account)["id"]
     site = {"account_id": ids["account_id"], "domain": "example.com"}
