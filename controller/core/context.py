@@ -57,6 +57,8 @@ class Actor:
     """What their custom role allows; it never widens the role. Without one: all that the role allows."""
     reach: Reach = NO_TENANT
     """Left out: everything for the people of the platform, nothing for all others."""
+    user_id: str = field(default="", compare=False)
+    """Whose session or token it is; empty for what is no person's."""
     impersonator: str = ""
     """`user/ID` of the administrator who views as this person; the name says it too."""
     address: str = field(default="", compare=False)

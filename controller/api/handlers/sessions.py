@@ -53,8 +53,8 @@ class SignInView(msgspec.Struct, frozen=True, kw_only=True):
     reason: Annotated[
         str,
         Meta(
-            description="signed_in, wrong_password, unknown_user, disabled, network_refused, code_asked (the password "
-            "was right), wrong_code, wrong_passkey or passkey_copied (it counted backwards)."
+            description="signed_in, wrong_password, unknown_user, disabled, tenant_suspended, network_refused, "
+            "code_asked (the password was right), wrong_code, wrong_passkey or passkey_copied (it counted backwards)."
         ),
     ]
     address: str

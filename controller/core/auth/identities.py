@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
+from sqlalchemy.orm import aliased
 
 from controller.core.auth.models import ApiToken, Session, User
 from controller.core.auth.networks import require_network
 from controller.core.auth.secrets import SESSION_PREFIX, TOKEN_PREFIX, hash_secret
+from controller.core.clients.models import Client
 from controller.core.context import ALL_TENANTS, Actor, Reach, ReachKind, Role
 from controller.core.permissions import EVERYTHING
-from controller.core.tenancy.models import CustomRole
+from controller.core.tenancy.models import CustomRole, Reseller
 from controller.db.base import utc_now
 from controller.db.engine import Database
 from controller.db.prepared import Prepared, param
@@ -40,6 +42,8 @@ class Identity:
     """When the person of a session last proved who they are; None for a token, which proves nothing."""
     has_second_factor: bool = False
     """Of a session's user."""
+    impersonated_by: str = ""
+    """Name of the administrator who views as this person; empty: nobody does."""
 
     @property
     def is_impersonated(self) -> bool:
@@ -72,6 +76,7 @@ class SessionRow(NamedTuple):
     has_second_factor: bool
     impersonator_id: str | None
     impersonator_name: str
+    impersonator_networks: Mapping[str, list[str]] | None
     user_id: str
     username: str
     must_change_password: bool
@@ -101,6 +106,14 @@ class _TokenRow(NamedTuple):
 
 
 _STANDING: Final = (User.role, User.reseller_id, User.client_id, CustomRole.permissions)
+_IMPERSONATOR: Final = aliased(User)
+IS_LET_IN: Final = (
+    User.disabled_at.is_(None),
+    Reseller.suspended_at.is_(None),
+    Reseller.deleted_at.is_(None),
+    Client.deleted_at.is_(None),
+)
+"""Of a user with their tenant (outer joins): neither is shut out."""
 
 _SESSION: Final = Prepared(
     select(
@@ -111,6 +124,7 @@ _SESSION: Final = Prepared(
         Session.has_second_factor,
         Session.impersonator_id,
         Session.impersonator_name,
+        _IMPERSONATOR.networks,
         User.id,
         User.username,
         User.must_change_password,
@@ -119,7 +133,19 @@ _SESSION: Final = Prepared(
     )
     .join(User, User.id == Session.user_id)
     .outerjoin(CustomRole, CustomRole.id == User.role_id)
-    .where(Session.secret_hash == param("hash"), Session.expires_at > param("now"), User.disabled_at.is_(None)),
+    .outerjoin(Reseller, Reseller.id == User.reseller_id)
+    .outerjoin(Client, Client.id == User.client_id)
+    .outerjoin(_IMPERSONATOR, _IMPERSONATOR.id == Session.impersonator_id)
+    .where(
+        Session.secret_hash == param("hash"),
+        Session.expires_at > param("now"),
+        *IS_LET_IN,
+        _IMPERSONATOR.disabled_at.is_(None),
+        or_(
+            Session.impersonator_id.is_(None),
+            _IMPERSONATOR.role.in_((Role.ROOT.value, Role.ADMIN.value)),
+        ),
+    ),
     SessionRow,
 )
 _TOKEN: Final = Prepared(
@@ -137,7 +163,9 @@ _TOKEN: Final = Prepared(
     )
     .join(User, User.id == ApiToken.user_id)
     .outerjoin(CustomRole, CustomRole.id == User.role_id)
-    .where(ApiToken.secret_hash == param("hash"), ApiToken.revoked_at.is_(None), User.disabled_at.is_(None)),
+    .outerjoin(Reseller, Reseller.id == User.reseller_id)
+    .outerjoin(Client, Client.id == User.client_id)
+    .where(ApiToken.secret_hash == param("hash"), ApiToken.revoked_at.is_(None), *IS_LET_IN),
     _TokenRow,
 )
 
@@ -168,7 +196,10 @@ class Identities:
         if not sessions:
             return None
         found: SessionRow = sessions[0]
-        require_user_network(found.networks, address, found.username)
+        if found.impersonator_id is None:
+            require_user_network(found.networks, address, found.username)
+        else:  # it is the administrator who comes from somewhere
+            require_user_network(found.impersonator_networks, address, found.impersonator_name)
         if now - found.last_used_at > LAST_USED_RESOLUTION:
             values: dict[str, Any] = {"last_used_at": now, "last_address": address[:64]}
             async with self._database.write() as writer:
@@ -229,6 +260,7 @@ def session_identity(row: SessionRow) -> Identity:
             role=Role(row.role),
             permissions=_permissions_of(standing),
             reach=reach_of(row.user_id, standing),
+            user_id=row.user_id,
             impersonator=impersonator,
         ),
         user_id=row.user_id,
@@ -238,6 +270,7 @@ def session_identity(row: SessionRow) -> Identity:
         expires_at=row.expires_at,
         verified_at=row.verified_at,
         has_second_factor=row.has_second_factor,
+        impersonated_by=row.impersonator_name if impersonator else "",
     )
 
 
@@ -251,6 +284,7 @@ def _token_identity(row: _TokenRow) -> Identity:
         scopes=frozenset(row.scopes),
         permissions=_permissions_of(standing),
         reach=reach_of(row.user_id, standing),
+        user_id=row.user_id,
     )
     return Identity(
         actor=actor,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete
@@ -21,9 +21,10 @@ from controller.core.auth.passwords import Passwords
 from controller.core.auth.policy import PolicyBook, SecurityPolicy, require_let_in
 from controller.core.auth.sealing import KEY_BYTES, Sealer
 from controller.core.auth.second_factor import SecondFactors
+from controller.core.auth.secrets import new_password
 from controller.core.auth.sessions import SessionTerms, SignIn, open_session, require_person, rotate_session
-from controller.core.auth.users import find_user, read_former, replace_password
-from controller.core.context import Change, OpContext
+from controller.core.auth.users import find_user, is_tenant_open, read_former, replace_password
+from controller.core.context import Actor, Change, OpContext
 from controller.core.events.publisher import EventPublisher, Topic
 from controller.db.base import utc_now
 from controller.db.engine import Database
@@ -36,6 +37,15 @@ class Second:
 
     code: str = ""
     passkey: PasskeyProof | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedPassword:
+    """A password that was made for somebody."""
+
+    password: str = field(repr=False)
+    """Exists nowhere else."""
+    hashed: str = field(repr=False)
 
 
 class Authenticator:
@@ -283,6 +293,16 @@ class Authenticator:
             await replace_password(writer, identity.username, hashed, keep=policy.password_history)
             await self._audit(writer, identity, "user.change_password", request_id)
 
+    async def issue_password(self, actor: Actor) -> IssuedPassword:
+        """A one-time password that the actor can give to somebody; hashing it is no work for whoever may not.
+
+        Raises:
+            ForbiddenError
+        """
+        actor.require("users", "write")
+        password = new_password()
+        return IssuedPassword(password=password, hashed=await self._passwords.hash(password))
+
     async def _audit(
         self,
         session: AsyncSession,
@@ -316,8 +336,8 @@ def asker_of(identity: Identity) -> Asker:
 
 async def _judge_person(writer: AsyncSession, user: User, device: Device) -> tuple[FleetError | None, str]:
     """What speaks against somebody who has shown who they are, and the word for it in the history."""
-    if user.disabled_at is not None:
-        return _wrong_credentials(), "disabled"
+    if user.disabled_at is not None or not await is_tenant_open(writer, user):
+        return _wrong_credentials(), "disabled" if user.disabled_at is not None else "tenant_suspended"
     try:
         require_user_network(user.networks, device.address, user.username)
         (await read_package_policy(writer, user.client_id)).require_let_in(device.address, user.username)

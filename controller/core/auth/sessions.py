@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import CursorResult, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -19,7 +20,7 @@ from controller.core.paging import PageRequest, Rows, fetch_page
 from controller.core.tenancy.models import CustomRole
 from shared.errors import ForbiddenError
 
-NOUN = "sessions"
+NOUN: Final = "sessions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +58,35 @@ async def open_session(writer: AsyncSession, user: User, device: Device, terms: 
     )
     writer.add(row)
     await writer.flush()
-    newest = select(Session.id).where(Session.user_id == user.id).order_by(Session.id.desc())
+    own = (Session.user_id == user.id, Session.impersonator_id.is_(None))
+    newest = select(Session.id).where(*own).order_by(Session.id.desc())
     kept = (await writer.scalars(newest.limit(terms.sessions_max))).all()
-    await writer.execute(delete(Session).where(Session.user_id == user.id, Session.id.not_in([*kept, row.id])))
-    return SignIn(secret=secret, identity=session_identity(_shown(row, user, await _read_permissions(writer, user))))
+    await writer.execute(delete(Session).where(*own, Session.id.not_in([*kept, row.id])))
+    return SignIn(secret=secret, identity=session_identity(_shown(row, user, await read_permissions(writer, user))))
+
+
+async def open_view(writer: AsyncSession, user: User, viewer: Identity, device: Device, terms: SessionTerms) -> SignIn:
+    """Begin a session of an administrator who views as the user; it ends none of the user's own.
+
+    `verified_at` is the administrator's: viewing as somebody is no new proof of who one is.
+    """
+    secret = new_secret(SESSION_PREFIX)
+    row = Session(
+        user_id=user.id,
+        secret_hash=hash_secret(secret),
+        expires_at=terms.expires_at,
+        address=device.address[:64],
+        user_agent=printable(device.user_agent),
+        last_used_at=terms.now,
+        last_address=device.address[:64],
+        verified_at=viewer.verified_at or terms.now,
+        has_second_factor=terms.has_second_factor,
+        impersonator_id=viewer.user_id,
+        impersonator_name=viewer.username,
+    )
+    writer.add(row)
+    await writer.flush()
+    return SignIn(secret=secret, identity=session_identity(_shown(row, user, await read_permissions(writer, user))))
 
 
 async def rotate_session(writer: AsyncSession, identity: Identity, now: datetime) -> SignIn:
@@ -76,7 +102,7 @@ async def rotate_session(writer: AsyncSession, identity: Identity, now: datetime
     row.secret_hash, row.verified_at = hash_secret(secret), now
     await writer.flush()
     user = await writer.get_one(User, row.user_id)
-    return SignIn(secret=secret, identity=session_identity(_shown(row, user, await _read_permissions(writer, user))))
+    return SignIn(secret=secret, identity=session_identity(_shown(row, user, await read_permissions(writer, user))))
 
 
 async def list_sessions(ctx: OpContext, user_id: str, page: PageRequest) -> Rows[Session]:
@@ -131,7 +157,8 @@ def require_person(identity: Identity, what: str) -> None:
         raise ForbiddenError(f"an API token cannot {what}", hint="Sign in with the password first.")
 
 
-async def _read_permissions(session: AsyncSession, user: User) -> list[str] | None:
+async def read_permissions(session: AsyncSession, user: User) -> list[str] | None:
+    """Of the user's custom role; None: they have none."""
     if user.role_id is None:
         return None
     return await session.scalar(select(CustomRole.permissions).where(CustomRole.id == user.role_id))
@@ -146,6 +173,7 @@ def _shown(row: Session, user: User, permissions: list[str] | None) -> SessionRo
         has_second_factor=row.has_second_factor,
         impersonator_id=row.impersonator_id,
         impersonator_name=row.impersonator_name,
+        impersonator_networks=None,
         user_id=user.id,
         username=user.username,
         must_change_password=user.must_change_password,

@@ -48,6 +48,8 @@ class NewToken:
 def parse_scopes(scopes: Collection[str], holder: Actor) -> list[str]:
     """Return the scopes in order, each once.
 
+    A wildcard means all that the holder may at the time of a request: role and custom role narrow a token always.
+
     Raises:
         InvalidInputError: There is none, or one is not `*`, `*:read`, `*:write`, `NOUN:read` or `NOUN:write`.
         ForbiddenError: The holder does not have one of them: nobody hands out what they have not.
@@ -57,8 +59,9 @@ def parse_scopes(scopes: Collection[str], holder: Actor) -> list[str]:
     for scope in scopes:
         if not _SCOPE.fullmatch(scope):
             raise InvalidInputError(f"{scope[:60]!r} is not a scope such as sites:read or *", field="scopes")
-        verb = scope.rpartition(":")[2]
-        if not holder.scopes & {"*", scope, f"*:{verb}"}:
+        noun, _, verb = scope.rpartition(":")
+        is_held = holder.scopes & {"*", scope, f"*:{verb}"} if "*" in scope else holder.may(noun, verb)
+        if not is_held:
             raise ForbiddenError(f"{holder.name} has not the scope {scope} and cannot give it")
     return sorted(set(scopes))
 

@@ -6,12 +6,15 @@ import re
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.auth.models import PasswordHistory, PasswordReset, Session, User
+from controller.core.clients.models import Client
 from controller.core.context import Role
+from controller.core.tenancy.models import Reseller
 from controller.db.base import utc_now
+from controller.db.criteria import EVERYBODY
 from shared.errors import ConflictError, InvalidInputError, NotFoundError
 
 _USERNAME: Final = re.compile(r"[a-z][a-z0-9._@+-]{1,63}")
@@ -41,6 +44,12 @@ async def find_user(session: AsyncSession, username: str) -> User | None:
     return (await session.execute(select(User).where(User.username == username.strip().lower()))).scalar_one_or_none()
 
 
+async def is_name_taken(session: AsyncSession, username: str) -> bool:
+    """Whether anybody has it, of whichever tenant: all people sign in at one place."""
+    statement = select(User.id).where(User.username == username).execution_options(**EVERYBODY)
+    return (await session.execute(statement)).first() is not None
+
+
 async def create_user(
     session: AsyncSession, username: str, password_hash: str, *, role: Role, must_change_password: bool
 ) -> User:
@@ -51,7 +60,7 @@ async def create_user(
         ConflictError: The name is taken.
     """
     name = parse_username(username)
-    if await find_user(session, name) is not None:
+    if await is_name_taken(session, name):
         raise ConflictError(f"there is a user {name!r} already")
     user = User(username=name, password_hash=password_hash, role=role.value, must_change_password=must_change_password)
     session.add(user)
@@ -70,7 +79,7 @@ async def set_password(session: AsyncSession, username: str, password_hash: str,
         raise NotFoundError(f"there is no user {username!r}")
     user.password_hash = password_hash
     user.must_change_password = must_change_password
-    await session.execute(delete(Session).where(Session.user_id == user.id))
+    await end_sessions(session, user.id)
     await end_resets(session, user.id, utc_now())
     return user
 
@@ -104,3 +113,31 @@ async def replace_password(session: AsyncSession, username: str, password_hash: 
         old = delete(PasswordHistory).where(PasswordHistory.user_id == user.id, PasswordHistory.id.not_in(kept))
         await session.execute(old, execution_options={"synchronize_session": False})
     return await set_password(session, username, password_hash, must_change_password=False)
+
+
+async def end_sessions(session: AsyncSession, user_id: str) -> None:
+    """Sign the user out everywhere, also where they view as somebody else."""
+    theirs = or_(Session.user_id == user_id, Session.impersonator_id == user_id)
+    await session.execute(delete(Session).where(theirs), execution_options={"synchronize_session": False})
+
+
+async def end_views(session: AsyncSession, user_id: str) -> None:
+    """Sign the user out where they view as somebody else, because they may do less from now on."""
+    statement = delete(Session).where(Session.impersonator_id == user_id)
+    await session.execute(statement, execution_options={"synchronize_session": False})
+
+
+async def is_tenant_open(session: AsyncSession, user: User) -> bool:
+    """Whether the reseller or client whom the user works for is there, and not suspended."""
+    statement = (
+        select(User.id)
+        .outerjoin(Reseller, Reseller.id == User.reseller_id)
+        .outerjoin(Client, Client.id == User.client_id)
+        .where(
+            User.id == user.id,
+            Reseller.suspended_at.is_(None),
+            Reseller.deleted_at.is_(None),
+            Client.deleted_at.is_(None),
+        )
+    )
+    return (await session.execute(statement.execution_options(**EVERYBODY))).first() is not None
