@@ -22,6 +22,7 @@ import uvicorn
 from controller.administration import FIRST_ADMIN_FILE, ensure_first_admin
 from controller.bootstrap import Controller, build_controller
 from controller.core.packages.default_packages import ensure_default_packages
+from controller.core.tenancy.roles import ensure_default_roles
 from controller.db.migrations import runner
 from controller.fleet.identity.authority import ServerCertificate
 from controller.notify import notify_systemd
@@ -83,6 +84,7 @@ async def prepare(settings: Settings, role: Role = ALL) -> Controller:
         sys.stdout.flush()
     if role.serves_api:
         await ensure_default_packages(controller.operations)
+        await ensure_default_roles(controller.operations)
     return controller
 
 

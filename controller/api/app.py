@@ -22,11 +22,14 @@ from controller.api.handlers import (
     docs,
     events,
     health,
+    members,
     rate_limits,
+    roles,
     second_factor,
     security,
     sessions,
     tokens,
+    users,
 )
 from controller.api.handlers.health import Probes
 from controller.api.openapi import openapi_config
@@ -53,6 +56,9 @@ _OWN_ROUTES: Final = (
     *rate_limits.ROUTES,
     *api_usage.ROUTES,
     *tokens.ROUTES,
+    *users.ROUTES,
+    *roles.ROUTES,
+    *members.ROUTES,
     *events.ROUTES,
 )
 

@@ -40,12 +40,19 @@ STEP_UP_ACTS: Final = frozenset(
         "update-security",
         "set-user-networks",
         "reset-second-factor",
+        "impersonate-user",
         "renew-recovery-codes",
         "delete-passkey",
     }
 )
 """Operation ids of dangerous acts: a person must have proved lately who they are, so that a session that was left open
 or stolen cannot do them. A token is exempt: nobody sits there to ask, and its scopes say what it may do."""
+_OWN_CREDENTIALS: Final = frozenset({"tokens", "sessions", "second-factor", "passkeys"})
+"""Tags of routes about what a person signs in with."""
+_NOT_AS_SOMEBODY: Final = frozenset(
+    {"change-password", "step-up", "create-user", "reset-user-password", "impersonate-user"}
+)
+"""Operation ids besides: each gives out, or asks for, a secret."""
 DURING_MAINTENANCE: Final = "during_maintenance"
 """A handler with opt={DURING_MAINTENANCE: True} changes something also while the controller is in maintenance."""
 
@@ -80,6 +87,7 @@ def require_known_caller(connection: ASGIConnection[Any, Any, Any, Any], handler
     policy = scopes.policy_of(connection.scope)
     if not handler.opt.get(ONE_TIME_PASSWORD):
         require_own_password(identity)
+    require_own_credentials(identity, connection, handler)
     if not handler.opt.get(ENROLLING):
         require_second_factor(identity, policy)
     if getattr(handler, "operation_id", None) in STEP_UP_ACTS:
@@ -100,6 +108,28 @@ def require_own_password(identity: Identity) -> None:
         )
 
 
+def require_own_credentials(
+    identity: Identity, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
+) -> None:
+    """Pass unless an administrator who views as somebody would change what that person signs in with.
+
+    What lasts longer than the view, or takes somebody's place for good, is no part of looking at their panel.
+
+    Raises:
+        ForbiddenError
+    """
+    if not identity.is_impersonated:
+        return
+    is_reading = isinstance(connection, Request) and connection.method in _READING
+    is_credential = not _OWN_CREDENTIALS.isdisjoint(getattr(handler, "tags", None) or ()) and not is_reading
+    if is_credential or getattr(handler, "operation_id", None) in _NOT_AS_SOMEBODY:
+        raise ForbiddenError(
+            f"not while you view as {identity.username}: this is about what people sign in with",
+            code="impersonation_forbidden",
+            hint="End the view first (wcp360 auth logout), then do it as yourself.",
+        )
+
+
 def require_second_factor(identity: Identity, policy: SecurityPolicy) -> None:
     """Pass whoever has a second factor, or need not have one.
 
@@ -108,6 +138,7 @@ def require_second_factor(identity: Identity, policy: SecurityPolicy) -> None:
     """
     if (
         identity.is_person
+        and not identity.is_impersonated  # the administrator has proved theirs
         and not identity.has_second_factor
         and identity.actor.role.value in policy.second_factor_roles
     ):

@@ -21,6 +21,7 @@ from controller.core.auth.service import Authenticator, Second
 from controller.core.auth.service import step_up as step_up_use_case
 from controller.core.auth.sessions import SignIn, require_person
 from controller.core.operations import Operations
+from controller.core.tenancy.catalogue import list_held
 
 _TAGS = ["auth"]
 
@@ -78,6 +79,12 @@ class UserView(msgspec.Struct, frozen=True, kw_only=True):
     """Of a session's user; false for a token."""
     expires_at: datetime | None
     """When this session or token ends; null: never."""
+    permissions: Annotated[
+        list[str], msgspec.Meta(description="All that one may, role, custom role and scopes together.")
+    ]
+    impersonated_by: Annotated[
+        str, msgspec.Meta(description="The administrator who views as this person; empty: nobody.")
+    ]
 
 
 class SessionView(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +106,8 @@ def render_user(identity: Identity) -> UserView:
         must_change_password=identity.must_change_password,
         has_second_factor=identity.has_second_factor,
         expires_at=identity.expires_at,
+        permissions=list_held(identity.actor),
+        impersonated_by=identity.impersonated_by,
     )
 
 

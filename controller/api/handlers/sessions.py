@@ -34,6 +34,9 @@ class DeviceSessionView(msgspec.Struct, frozen=True, kw_only=True):
     last_address: str
     expires_at: datetime
     is_current: Annotated[bool, Meta(description="Whether it is the one that asks.")]
+    impersonated_by: Annotated[
+        str, Meta(description="The administrator who views as this person with it; empty: it is one's own.")
+    ]
 
 
 class SessionPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +104,7 @@ def _render_session(row: Session, own_id: str) -> DeviceSessionView:
         last_address=row.last_address,
         expires_at=row.expires_at,
         is_current=row.id == own_id,
+        impersonated_by=row.impersonator_name if row.impersonator_id is not None else "",
     )
 
 

@@ -15,6 +15,7 @@ from controller.core.operations import FleetContext
 from controller.core.paging import PageRequest, contains, fetch_page
 from controller.core.resellers.bounds import choose_owner
 from controller.core.resellers.caps import within_caps
+from controller.core.tenancy.people import remove_people_of_client
 from shared.errors import ConflictError
 
 
@@ -97,7 +98,7 @@ async def update_client(ctx: OpContext, client_id: str, params: ClientUpdate) ->
 
 
 async def delete_client(ctx: OpContext, client_id: str) -> None:
-    """Remove a client that owns no account.
+    """Remove a client that owns no account, and everybody who signs in for it.
 
     Raises:
         ForbiddenError, NotFoundError
@@ -113,6 +114,7 @@ async def delete_client(ctx: OpContext, client_id: str) -> None:
             hint="Delete the accounts first.",
             context={"accounts": view.accounts},
         )
+    await remove_people_of_client(ctx, client.id)
     client.deleted_at = ctx.now
     await ctx.session.flush()
     record(ctx, Change("client.delete", f"client/{client.id}", client.name, before=msgspec.to_builtins(view)))

@@ -246,6 +246,10 @@ CORE_EVENTS: Final[tuple[EventType, ...]] = (
         "dismiss": "Somebody put an item aside.", "undismiss": "An item is shown again.",
     }),
     *changes_of("user", dict[str, Any], {
+        "create": "Somebody can sign in.", "update": "Somebody has another role.", "delete": "Somebody was removed.",
+        "disable": "Somebody was shut out.", "enable": "Somebody is let in again.",
+        "reset_password": "Somebody was given a one-time password.",
+        "impersonate": "An administrator views as somebody.",
         "begin_second_factor": "Somebody began to set up a second factor.",
         "enable_second_factor": "Somebody has a second factor.",
         "disable_second_factor": "Somebody has no second factor any more.",
@@ -261,6 +265,12 @@ CORE_EVENTS: Final[tuple[EventType, ...]] = (
         "request_password_reset": "An administrator lets somebody choose another password by mail.",
         "send_password_reset": "A link for another password was made, and goes to its owner by mail.",
         "reset_password_by_mail": "Somebody chose another password by such a link.",
+    }),
+    *changes_of("role", dict[str, Any], {
+        "create": "A custom role was made.", "update": "A custom role changed.", "delete": "A custom role was deleted.",
+    }),
+    *changes_of("member", dict[str, Any], {
+        "add": "Somebody may work on an account.", "remove": "Somebody may work on an account no more.",
     }),
     *changes_of("session", dict[str, Any], {
         "revoke": "A session was ended from elsewhere.",

@@ -122,15 +122,16 @@ def _is_own_user(columns: Any, reach: Reach) -> ColumnElement[bool]:
 
 
 def _is_own_entry(reach: Reach) -> ColumnElement[bool]:
-    """What was done to one's clients and accounts, by whomever, and what one's people did."""
-    by_us: ColumnElement[bool] = AuditEntry.actor.in_(
-        select(literal("user/").concat(_USERS.c.id)).where(_is_own_user(_USERS.c, reach))
-    )
+    """What was done to one's clients, accounts and people, by whomever, and what one's people did."""
     if reach.kind is ReachKind.MEMBER:
-        return or_(AuditEntry.account_id.in_(_own_account_ids(reach)), AuditEntry.actor == f"user/{reach.id}")
+        myself = f"user/{reach.id}"
+        own_accounts = AuditEntry.account_id.in_(_own_account_ids(reach))
+        return or_(own_accounts, AuditEntry.actor == myself, AuditEntry.target == myself)
+    us = select(literal("user/").concat(_USERS.c.id)).where(_is_own_user(_USERS.c, reach))
+    of_us = or_(AuditEntry.actor.in_(us), AuditEntry.target.in_(us))
     if reach.kind is ReachKind.RESELLER:  # their own terms, and clients that were theirs
-        by_us = or_(by_us, AuditEntry.target == f"reseller/{reach.id}")
-    return or_(AuditEntry.client_id.in_(_own_client_ids(reach)), by_us)
+        of_us = or_(of_us, AuditEntry.target == f"reseller/{reach.id}")
+    return or_(AuditEntry.client_id.in_(_own_client_ids(reach)), of_us)
 
 
 def _is_own_reseller(reach: Reach) -> ColumnElement[bool]:

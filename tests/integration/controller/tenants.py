@@ -10,7 +10,7 @@ from controller.core.auth.secrets import TOKEN_PREFIX, hash_secret, new_secret
 from controller.core.clients.models import Client
 from controller.core.context import Role
 from controller.core.packages.models import Package
-from controller.core.tenancy.models import AccountMember, Reseller
+from controller.core.tenancy.models import AccountMember, CustomRole, Reseller
 from controller.db.engine import Database
 from tests.integration.conftest import FAST_HASHER
 
@@ -38,6 +38,7 @@ async def sell(database: Database, ids: dict[str, str], name: str) -> Tenant:
             (await session.get_one(Client, ids[key])).reseller_id = reseller.id
         for key in ("package_id", "other_package_id"):
             (await session.get_one(Package, ids[key])).reseller_id = reseller.id
+        (await session.get_one(CustomRole, ids["role_id"])).owner = f"reseller/{reseller.id}"
         headers, user_ids = {}, {}
         for role in TENANT_ROLES:
             user = User(

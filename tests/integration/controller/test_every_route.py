@@ -71,6 +71,8 @@ NO_JOB: Final = {
     "pause-package-rollout", "resume-package-rollout", "abort-package-rollout",
     "create-reseller", "update-reseller", "delete-reseller", "suspend-reseller", "unsuspend-reseller",
     "judge-account-transfer", "set-reseller-branding",
+    "create-user", "update-user", "delete-user", "disable-user", "enable-user", "reset-user-password",
+    "impersonate-user", "create-role", "update-role", "delete-role", "set-account-member", "remove-account-member",
 }  # fmt: skip
 MAY_HAVE_NO_JOB: Final = {
     # 202 with an empty list when no node needs to know.
@@ -122,6 +124,11 @@ BODIES: Final[dict[str, Any]] = {
     "set-account-note": {"text": "Asks for a discount."},
     "suspend-account": {"reason": "unpaid"},
     "create-domain": {"name": "new-{domain_id}.example", "account_id": "{account_id}"},
+    "create-user": {"username": "u{client_id}", "role": "member", "client_id": "{client_id}"},
+    "update-user": {"role": "client"},
+    "impersonate-user": {"reason": "ticket 4711"},
+    "create-role": {"name": "Deploy", "level": "member", "permissions": ["sites:write"]},
+    "update-role": {"permissions": ["sites:read"]},
     "create-site": {"domain": "new-{domain_id}.example", "account_id": "{account_id}"},
     "update-site": {"document_root": "web"},
     "create-ssh-key": {
@@ -236,6 +243,10 @@ class Api:
         ids |= {"site_id": made["resource"]["id"], "job_id": made["jobs"][0]["id"]}
         domain = {"name": f"{name}.test", "account_id": ids["account_id"]}
         ids["domain_id"] = (await self.make("domains", domain, headers))["id"]
+        person = {"username": f"{name}.member", "role": "member", "client_id": ids["client_id"]}
+        ids["user_id"] = (await self.make("users", person, headers))["user"]["id"]
+        role = {"name": f"{name} role", "level": "member", "permissions": ["sites:write"]}
+        ids["role_id"] = (await self.make("roles", role, headers))["id"]
         ids["token_id"] = (await self.make("enrolment-tokens", {"name": f"new{number}"}, headers))["id"]
         ids["task_id"] = await self._add_task()
         ids["schedule_name"] = await self._add_schedule(name)
@@ -476,6 +487,17 @@ async def prepare_account(api: Api, route: Route, ids: dict[str, str], admin: di
         await api.http.delete(f"{API}/accounts/{ids['account_id']}", headers=admin)
 
 
+async def prepare_team(api: Api, route: Route, ids: dict[str, str], admin: dict[str, str]) -> None:
+    """Somebody is shut out, or works on the account."""
+    before = {
+        "enable-user": ("post", f"{API}/users/{ids['user_id']}/disable"),
+        "remove-account-member": ("put", f"{API}/accounts/{ids['account_id']}/members/{ids['user_id']}"),
+    }.get(route.name)
+    if before is not None:
+        answer = await api.http.request(*before, headers=admin)
+        assert answer.status_code == 200, answer.text
+
+
 async def prepare(api: Api, route: Route, ids: dict[str, str], admin: dict[str, str]) -> None:
     """Bring about what the change is for: something failed, something is suspended, something is not used."""
     await prepare_account(api, route, ids, admin)
@@ -483,6 +505,7 @@ async def prepare(api: Api, route: Route, ids: dict[str, str], admin: dict[str, 
         path = route.path.format(**ids).replace("/unsuspend", "/suspend")
         await api.http.post(path, json={}, headers=admin)
     await prepare_rollout(api, route, ids, admin)
+    await prepare_team(api, route, ids, admin)
     if route.name == "delete-client":
         body = {"name": "Nobody", "email": "nobody@example.com"}
         ids["client_id"] = (await api.make("clients", body, admin))["id"]
@@ -544,7 +567,7 @@ UNREADY: Final = {
     "begin-passkey-proof", "login-with-passkey", "begin-passkey", "create-passkey", "update-passkey", "delete-passkey",
     # What only a person can do, signed in: test_second_factor.py and test_sign_in_security.py do it.
     "step-up", "begin-second-factor", "confirm-second-factor", "disable-second-factor", "renew-recovery-codes",
-    "reset-second-factor", "revoke-session",
+    "reset-second-factor", "revoke-session", "impersonate-user",
     # It would refuse the changes that follow: test_controller_maintenance.py does it.
     "start-maintenance", "end-maintenance",
 }  # fmt: skip
