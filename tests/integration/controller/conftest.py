@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 
+from controller.bootstrap import Controller
 from controller.db.engine import Database
 from tests.integration.controller.hosting import Hosting, build_hosting
+from tests.integration.controller.people import World, build_world
 
 
 @pytest.fixture
@@ -18,3 +21,9 @@ async def hosting(database: Database, tmp_path: Path) -> AsyncIterator[Hosting]:
     await built.add_node()
     yield built
     await built.http.aclose()
+
+
+@pytest.fixture
+async def world(controller: Controller, anonymous_client: httpx.AsyncClient) -> World:
+    """Two resellers with somebody of each role."""
+    return await build_world(controller, anonymous_client)
