@@ -18,7 +18,7 @@ _TAGS = ["accounts"]
 
 @get(
     "/accounts/{account_id:str}/members",
-    operation_id="list-account-members",
+    operation_id="list-members",
     tags=_TAGS,
     summary="List an account's team members",
 )
@@ -38,7 +38,7 @@ async def list_account_members(
 
 @put(
     "/accounts/{account_id:str}/members/{user_id:str}",
-    operation_id="set-account-member",
+    operation_id="set-member",
     tags=_TAGS,
     status_code=200,
     summary="Let a team member work on an account",
@@ -61,7 +61,7 @@ async def set_account_member(
 
 @delete(
     "/accounts/{account_id:str}/members/{user_id:str}",
-    operation_id="remove-account-member",
+    operation_id="remove-member",
     tags=_TAGS,
     status_code=204,
     responses=DRY_RUN_RESPONSES,

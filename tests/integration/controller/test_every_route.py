@@ -72,7 +72,7 @@ NO_JOB: Final = {
     "create-reseller", "update-reseller", "delete-reseller", "suspend-reseller", "unsuspend-reseller",
     "judge-account-transfer", "set-reseller-branding",
     "create-user", "update-user", "delete-user", "disable-user", "enable-user", "reset-user-password",
-    "impersonate-user", "create-role", "update-role", "delete-role", "set-account-member", "remove-account-member",
+    "impersonate-user", "create-role", "update-role", "delete-role", "set-member", "remove-member",
 }  # fmt: skip
 MAY_HAVE_NO_JOB: Final = {
     # 202 with an empty list when no node needs to know.
@@ -491,7 +491,7 @@ async def prepare_team(api: Api, route: Route, ids: dict[str, str], admin: dict[
     """Somebody is shut out, or works on the account."""
     before = {
         "enable-user": ("post", f"{API}/users/{ids['user_id']}/disable"),
-        "remove-account-member": ("put", f"{API}/accounts/{ids['account_id']}/members/{ids['user_id']}"),
+        "remove-member": ("put", f"{API}/accounts/{ids['account_id']}/members/{ids['user_id']}"),
     }.get(route.name)
     if before is not None:
         answer = await api.http.request(*before, headers=admin)
