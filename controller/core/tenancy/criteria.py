@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, false, literal, or_, select
+from sqlalchemy import ColumnElement, Select, and_, false, literal, or_, select
 from sqlalchemy.orm import with_loader_criteria
 from sqlalchemy.sql.base import ExecutableOption
 
@@ -86,7 +86,9 @@ def _is_own_account(columns: Any, reach: Reach) -> ColumnElement[bool]:
         return own
     if reach.kind is ReachKind.RESELLER:
         return _is_in(columns.client_id, _own_client_ids(reach))
-    return _is_in(columns.id, select(_MEMBERS.c.account_id).where(_MEMBERS.c.user_id == reach.id))
+    on_team = _is_in(columns.id, select(_MEMBERS.c.account_id).where(_MEMBERS.c.user_id == reach.id))
+    # An account that went to another client is the old team's no more, whoever forgot to take them off.
+    return and_(on_team, _is_in(columns.client_id, select(_USERS.c.client_id).where(_USERS.c.id == reach.id)))
 
 
 def _is_own_client(columns: Any, reach: Reach) -> ColumnElement[bool]:

@@ -10,7 +10,7 @@ from controller.core.auth.models import User
 from controller.core.auth.users import end_sessions, end_views, is_name_taken, parse_username, set_password
 from controller.core.clients.store import get_client
 from controller.core.context import Change, OpContext, ReachKind, Role
-from controller.core.fields import not_found, parse_field, require_id, require_reference
+from controller.core.fields import not_found, parse_field, require_id, require_id_field, require_reference
 from controller.core.paging import PageRequest, contains, fetch_page
 from controller.core.tenancy.grants import effective_permissions
 from controller.core.tenancy.models import CustomRole, Reseller
@@ -33,9 +33,12 @@ async def list_people(
     """
     ctx.actor.require(NOUN, "read")
     statement = select(User)
-    for column, value in ((User.role, role), (User.client_id, client_id), (User.reseller_id, reseller_id)):
-        if value:
-            statement = statement.where(column == value)
+    if role is not None:
+        statement = statement.where(User.role == _parse_role(role))
+    if client_id is not None:
+        statement = statement.where(User.client_id == require_id_field("client_id", client_id))
+    if reseller_id is not None:
+        statement = statement.where(User.reseller_id == require_id_field("reseller_id", reseller_id))
     condition = contains((User.username,), page.search)
     found = await fetch_page(ctx.session, statement if condition is None else statement.where(condition), page)
     return PersonPage(items=tuple(view_person(row) for row in found.rows), next_cursor=found.next_cursor)
@@ -169,6 +172,13 @@ async def remove_people_of_client(ctx: OpContext, client_id: str) -> None:
     for user in people:
         await _remove(ctx, user)
     await ctx.session.execute(delete(CustomRole).where(CustomRole.owner == f"client/{client_id}"))
+
+
+def _parse_role(name: str) -> str:
+    known = [role.value for role in Role]
+    if name not in known:
+        raise InvalidInputError(f"there is no role {name[:40]!r}", field="role", hint=f"Roles: {', '.join(known)}.")
+    return name
 
 
 async def _remove(ctx: OpContext, user: User) -> None:

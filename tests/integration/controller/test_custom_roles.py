@@ -145,6 +145,17 @@ async def test_member_when_put_on_an_account_reaches_it_and_no_other(world: Worl
     await world.ask("mel", "GET", f"/accounts/{first}", expect=404)
 
 
+async def test_member_when_the_account_went_to_another_client_reaches_it_no_more(world: World) -> None:
+    account_id = await add_account(world, "ours client")
+    await world.ask("clara", "PUT", f"/accounts/{account_id}/members/{world.ids['mel']}", expect=200)
+    await world.ask("mel", "GET", f"/accounts/{account_id}", expect=200)
+
+    async with world.controller.database.write() as session:
+        (await session.get_one(Account, account_id)).client_id = world.ids["foreign client"]
+
+    await world.ask("mel", "GET", f"/accounts/{account_id}", expect=404)
+
+
 async def test_member_when_it_adds_itself_or_somebody_foreign_is_added_is_refused(world: World) -> None:
     ours, foreign = await add_account(world, "ours client"), await add_account(world, "foreign client")
 

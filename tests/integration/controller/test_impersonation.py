@@ -174,3 +174,27 @@ async def test_view_when_begun_ends_none_of_the_persons_sessions(world: World) -
     async with world.controller.database.read() as session:
         own = select(Session.id).where(Session.user_id == world.ids["clara"], Session.impersonator_id.is_(None))
         assert len((await session.scalars(own)).all()) == 1
+
+
+async def test_view_when_the_person_may_come_from_elsewhere_only_asks_where_the_administrator_may(world: World) -> None:
+    elsewhere: dict[str, Any] = {"networks": {"allow": ["198.51.100.0/24"], "deny": []}}
+    async with world.controller.database.write() as session:
+        await session.execute(update(User).where(User.id == world.ids["clara"]).values(**elsewhere))
+    await world.ask("clara", "GET", "/auth/me", expect=403)
+
+    await view(world, "adam", "clara")
+
+    await world.ask("view", "GET", "/auth/me", expect=200)
+    async with world.controller.database.write() as session:
+        await session.execute(update(User).where(User.id == world.ids["adam"]).values(**elsewhere))
+    await world.ask("view", "GET", "/auth/me", expect=403)
+
+
+async def test_view_when_the_person_must_have_a_second_factor_asks_for_none(world: World) -> None:
+    """The administrator proved who they are, and has no device of the person."""
+    await world.ask("root", "PATCH", "/security", {"second_factor_roles": ["client"]}, expect=200)
+    await world.ask("clara", "GET", "/users", expect=403)
+
+    await view(world, "adam", "clara")
+
+    await world.ask("view", "GET", "/users", expect=200)

@@ -73,6 +73,18 @@ async def test_update_user_when_the_owner_is_slipped_in_refuses(world: World, na
     await world.ask("root", "PATCH", f"/users/{world.ids['mel']}", body, expect=400)
 
 
+async def test_list_users_when_filtered_shows_those_and_refuses_nonsense(world: World) -> None:
+    async def names(query: str) -> set[str]:
+        return {item["username"] for item in (await world.ask("rita", "GET", f"/users?{query}", expect=200))["items"]}
+
+    assert await names("role=member") == {"mel"}
+    assert await names(f"client_id={world.ids['ours client']}") == {"clara", "mel"}
+    assert await names(f"client_id={world.ids['foreign client']}") == set()
+    assert await names("search=RIT") == {"rita"}
+    for query in ("role=king", "client_id=%00", "reseller_id=x", "search=%00", "cursor=x"):
+        await world.ask("rita", "GET", f"/users?{query}", expect=400)
+
+
 async def test_create_user_when_the_name_is_of_another_tenant_is_a_conflict(world: World) -> None:
     await world.ask("clara", "POST", "/users", {"username": "mel.f", "role": "member"}, expect=409)
 
