@@ -42,6 +42,7 @@ from controller.core.events.publisher import EventPublisher
 from controller.core.operations import Operations
 from controller.core.rate_limits.counters import Counters, MemoryCounters
 from controller.core.rate_limits.policy import RateBook
+from controller.core.rate_limits.tiers import TierBook
 from controller.metrics.registry import HttpMetrics
 from shared.errors import FleetError
 
@@ -116,6 +117,7 @@ def create_app(parts: Parts) -> Application:
         identities=parts.authenticator,
         policies=parts.authenticator.policies,
         gate=gate,
+        tiers=TierBook(parts.operations.database),
         metrics=parts.metrics,
         note_use=parts.usage.note,
         own_origin=parts.own_origin,

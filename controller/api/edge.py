@@ -26,6 +26,8 @@ from controller.api.rate_gate import RateGate
 from controller.core.api_usage.recorder import Use
 from controller.core.auth.identities import Identity
 from controller.core.auth.policy import SecurityPolicy, require_let_in, require_not_denied
+from controller.core.rate_limits.keys import Tenant
+from controller.core.rate_limits.tiers import TierBook
 from controller.db.base import new_id
 from controller.metrics.registry import HttpMetrics
 from shared.errors import InvalidInputError
@@ -81,6 +83,7 @@ class EdgeParts:
     identities: IdentityFinder
     policies: PolicyReader
     gate: RateGate
+    tiers: TierBook
     metrics: HttpMetrics
     note_use: NoteUse
     own_origin: str
@@ -94,6 +97,7 @@ class Edge:
         self._identities = parts.identities
         self._policies = parts.policies
         self._gate = parts.gate
+        self._tiers = parts.tiers
         self._metrics = parts.metrics
         self._note_use = parts.note_use
         self._own_origin = parts.own_origin
@@ -161,10 +165,18 @@ class Edge:
         """Before any work is done, and after we know whose counters it counts on."""
         if scope["path"] in _PROBES:
             return
-        admission = await self._gate.admit(scopes.identity_of(scope), _address_of(scope))
+        identity = scopes.identity_of(scope)
+        admission = await self._gate.admit(identity, _address_of(scope), await self._find_tenant(identity))
         scopes.remember_limit_headers(scope, admission.headers)
         if admission.error is not None:
             raise admission.error
+
+    async def _find_tenant(self, identity: Identity | None) -> Tenant | None:
+        if identity is None or identity.tenant is None:
+            return None
+        kind, tenant_id = identity.tenant
+        tier = await self._tiers.find_tier(tenant_id) if kind == "client" else None
+        return Tenant(kind, tenant_id, tier)
 
 
 class _Answer:

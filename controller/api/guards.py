@@ -50,7 +50,7 @@ or stolen cannot do them. A token is exempt: nobody sits there to ask, and its s
 _OWN_CREDENTIALS: Final = frozenset({"tokens", "sessions", "second-factor", "passkeys"})
 """Tags of routes about what a person signs in with."""
 _NOT_AS_SOMEBODY: Final = frozenset(
-    {"change-password", "step-up", "create-user", "reset-user-password", "impersonate-user"}
+    {"change-password", "set-email", "step-up", "create-user", "reset-user-password", "impersonate-user"}
 )
 """Operation ids besides: each gives out, or asks for, a secret."""
 DURING_MAINTENANCE: Final = "during_maintenance"
@@ -85,7 +85,7 @@ def require_known_caller(connection: ASGIConnection[Any, Any, Any, Any], handler
     if not identity.is_person:
         return
     policy = scopes.policy_of(connection.scope)
-    if not handler.opt.get(ONE_TIME_PASSWORD):
+    if not handler.opt.get(ONE_TIME_PASSWORD) and not identity.is_impersonated:
         require_own_password(identity)
     require_own_credentials(identity, connection, handler)
     if not handler.opt.get(ENROLLING):
@@ -140,7 +140,7 @@ def require_second_factor(identity: Identity, policy: SecurityPolicy) -> None:
         identity.is_person
         and not identity.is_impersonated  # the administrator has proved theirs
         and not identity.has_second_factor
-        and identity.actor.role.value in policy.second_factor_roles
+        and (identity.needs_second_factor or identity.actor.role.value in policy.second_factor_roles)
     ):
         raise ForbiddenError(
             "a second factor is required here, and you have none yet",

@@ -9,8 +9,9 @@ from msgspec import Meta
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from controller.core.attention.items import CRITICAL, RESELLER, AttentionItem
 from controller.core.attention.models import Dismissal
-from controller.core.attention.sources import CRITICAL, RESELLER, AttentionItem, read_items
+from controller.core.attention.sources import read_items
 from controller.core.audit.chain import record
 from controller.core.context import Change
 from controller.core.fields import require_text

@@ -2,70 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Final
 
 import msgspec
-from msgspec import Meta
 from sqlalchemy import and_, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from controller.core.accounts.models import Account
-from controller.core.audit.witness_models import AuditContradiction
+from controller.core.attention.business_sources import (
+    list_of_audit,
+    list_of_package_rollouts,
+    list_of_resellers,
+    list_of_usage,
+    list_of_webhooks,
+)
+from controller.core.attention.items import (
+    CRITICAL,
+    PER_SOURCE_MAX,
+    WARNING,
+    AttentionItem,
+    act,
+    make_fingerprint,
+)
 from controller.core.limits.registry import LimitRegistry
-from controller.core.packages.rollouts.models import PackageRollout
 from controller.core.parked.models import ParkedResource
-from controller.core.resellers.caps import list_over, read_promised
-from controller.core.tenancy.models import Reseller
-from controller.core.usage.models import AccountUsage
-from controller.core.webhooks.models import WebhookEndpoint
 from controller.fleet.models import DriftFindingRow, Node, NodeState
 from controller.fleet.nodes.health_models import NodeSignals
-from controller.fleet.rollouts.models import RolloutState
 from controller.jobs.holds import held_node_ids
 from controller.jobs.models import Job
 from controller.jobs.states import NEEDS_ATTENTION, UNFINISHED, JobState
 from shared.protocol.job import ACTION_CONVERGE, JobMode, Semantics
-
-PER_SOURCE_MAX: Final = 1000
-CRITICAL: Final = "critical"
-WARNING: Final = "warning"
-RESELLER: Final = "reseller"
-"""Kind of what a reseller is told of itself, too; other items without an account are the platform's."""
-
-
-class AttentionAction(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that may be done about an item."""
-
-    name: Annotated[str, Meta(examples=["retry", "discard", "explain"])]
-    description: str
-    command: Annotated[str, Meta(description="The same on the command line.")]
-    method: str
-    path: Annotated[str, Meta(description="Below /api/v1.")]
-
-
-class AttentionItem(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that a person should look at."""
-
-    id: Annotated[str, Meta(description="kind.ID, the same as long as it is there.")]
-    kind: Annotated[
-        str, Meta(description="job, parked, node, approval, drift, usage, reseller, package_rollout, webhook or audit.")
-    ]
-    severity: Annotated[str, Meta(description="critical or warning.")]
-    title: str
-    detail: str
-    since: datetime
-    node_id: str | None
-    node_name: str
-    account_id: str | None
-    is_muted: Annotated[bool, Meta(description="Its node is in maintenance, or being drained.")]
-    actions: tuple[AttentionAction, ...]
-    fingerprint: Annotated[str, Meta(description="Of what it says; another one is a new item.")]
-    dismissed_by: str | None = None
-    dismiss_note: str | None = None
 
 
 async def read_items(session: AsyncSession, limits: LimitRegistry, *, now: datetime) -> list[AttentionItem]:
@@ -77,11 +44,11 @@ async def read_items(session: AsyncSession, limits: LimitRegistry, *, now: datet
         *await _of_parked(session),
         *await _of_nodes(session),
         *await _of_drift(session, now),
-        *await _of_usage(session),
-        *await _of_resellers(session, limits),
-        *await _of_webhooks(session),
-        *await _of_audit(session),
-        *await _of_package_rollouts(session),
+        *await list_of_usage(session),
+        *await list_of_resellers(session, limits),
+        *await list_of_webhooks(session),
+        *await list_of_audit(session),
+        *await list_of_package_rollouts(session),
     ]
     return [_with_node(item, names, held) for item in found]
 
@@ -118,14 +85,14 @@ async def _of_jobs(session: AsyncSession) -> list[AttentionItem]:
 
 def _view_job(job: Job) -> AttentionItem:
     needs_decision = job.state is JobState.INDETERMINATE and job.semantics is Semantics.ONCE
-    actions = [_action("explain", "Tell all that is known of it.", f"jobs explain {job.id}", "GET", f"/jobs/{job.id}")]
+    actions = [act("explain", "Tell all that is known of it.", f"jobs explain {job.id}", "GET", f"/jobs/{job.id}")]
     if needs_decision:
         path = f"/jobs/{job.id}/decide"
-        actions.append(_action("done", "It was done: close it.", f"jobs decide {job.id} --decision done", "POST", path))
-        actions.append(_action("again", "Run it again.", f"jobs decide {job.id} --decision again", "POST", path))
+        actions.append(act("done", "It was done: close it.", f"jobs decide {job.id} --decision done", "POST", path))
+        actions.append(act("again", "Run it again.", f"jobs decide {job.id} --decision again", "POST", path))
     else:
-        actions.append(_action("retry", "Ask again.", f"jobs retry {job.id}", "POST", f"/jobs/{job.id}/retry"))
-    actions.append(_action("discard", "Put it aside.", f"jobs discard {job.id}", "POST", f"/jobs/{job.id}/discard"))
+        actions.append(act("retry", "Ask again.", f"jobs retry {job.id}", "POST", f"/jobs/{job.id}/retry"))
+    actions.append(act("discard", "Put it aside.", f"jobs discard {job.id}", "POST", f"/jobs/{job.id}/discard"))
     return AttentionItem(
         id=f"job.{job.id}",
         kind="job",
@@ -138,7 +105,7 @@ def _view_job(job: Job) -> AttentionItem:
         account_id=job.account_id,
         is_muted=False,
         actions=tuple(actions),
-        fingerprint=_fingerprint(job.state.value, job.error_code or ""),
+        fingerprint=make_fingerprint(job.state.value, job.error_code or ""),
     )
 
 
@@ -161,11 +128,11 @@ def _view_parked(row: ParkedResource) -> AttentionItem:
         account_id=row.account_id,
         is_muted=False,
         actions=(
-            _action("explain", "Tell all of its job.", f"jobs explain {row.job_id}", "GET", f"/jobs/{row.job_id}"),
-            _action("retry", "Try it again.", f"parked retry {row.id}", "POST", f"{base}/retry"),
-            _action("discard", "Want again what the node has.", f"parked discard {row.id}", "POST", f"{base}/discard"),
+            act("explain", "Tell all of its job.", f"jobs explain {row.job_id}", "GET", f"/jobs/{row.job_id}"),
+            act("retry", "Try it again.", f"parked retry {row.id}", "POST", f"{base}/retry"),
+            act("discard", "Want again what the node has.", f"parked discard {row.id}", "POST", f"{base}/discard"),
         ),
-        fingerprint=_fingerprint(row.code, row.message, str(row.generation)),
+        fingerprint=make_fingerprint(row.code, row.message, str(row.generation)),
     )
 
 
@@ -197,8 +164,8 @@ def _view_node(node: Node, signals: NodeSignals) -> AttentionItem:
         account_id=None,
         is_muted=False,
         actions=(
-            _action("show", "Show the node.", f"nodes show {node.name}", "GET", f"/nodes/{node.id}"),
-            _action(
+            act("show", "Show the node.", f"nodes show {node.name}", "GET", f"/nodes/{node.id}"),
+            act(
                 "maintenance",
                 "Say that somebody works on it.",
                 f"nodes start-maintenance {node.name} --reason WORDS",
@@ -206,7 +173,7 @@ def _view_node(node: Node, signals: NodeSignals) -> AttentionItem:
                 f"/nodes/{node.id}/maintenance",
             ),
         ),
-        fingerprint=_fingerprint(signals.status, *sorted(codes)),
+        fingerprint=make_fingerprint(signals.status, *sorted(codes)),
     )
 
 
@@ -224,10 +191,10 @@ def _view_pending(node: Node) -> AttentionItem:
         account_id=None,
         is_muted=False,
         actions=(
-            _action("approve", "Let it in.", f"nodes approve {node.name}", "POST", f"{base}/approve"),
-            _action("reject", "Send it away.", f"nodes reject {node.name}", "POST", f"{base}/reject"),
+            act("approve", "Let it in.", f"nodes approve {node.name}", "POST", f"{base}/approve"),
+            act("reject", "Send it away.", f"nodes reject {node.name}", "POST", f"{base}/reject"),
         ),
-        fingerprint=_fingerprint("pending"),
+        fingerprint=make_fingerprint("pending"),
     )
 
 
@@ -254,9 +221,9 @@ def _view_drift(row: DriftFindingRow) -> AttentionItem:
         account_id=None,
         is_muted=False,
         actions=(
-            _action("repair", "Bring it back.", f"drift repair {row.id}", "POST", f"{base}/repair"),
-            _action("adopt", "Want what is there.", f"drift adopt {row.id}", "POST", f"{base}/adopt"),
-            _action(
+            act("repair", "Bring it back.", f"drift repair {row.id}", "POST", f"{base}/repair"),
+            act("adopt", "Want what is there.", f"drift adopt {row.id}", "POST", f"{base}/adopt"),
+            act(
                 "ignore",
                 "Live with it for a while.",
                 f"drift ignore {row.id} --until TIME --reason WORDS",
@@ -264,171 +231,5 @@ def _view_drift(row: DriftFindingRow) -> AttentionItem:
                 f"{base}/ignore",
             ),
         ),
-        fingerprint=_fingerprint(row.summary, row.diff),
+        fingerprint=make_fingerprint(row.summary, row.diff),
     )
-
-
-async def _of_usage(session: AsyncSession) -> list[AttentionItem]:
-    """Accounts that are over a limit of their package, or over the value from which on somebody is warned."""
-    statement = (
-        select(AccountUsage, Account)
-        .join(Account, Account.id == AccountUsage.account_id)
-        .where(
-            Account.deleted_at.is_(None),
-            or_(AccountUsage.over_since.is_not(None), AccountUsage.near_since.is_not(None)),
-        )
-        .order_by(AccountUsage.id.desc())
-        .limit(PER_SOURCE_MAX)
-    )
-    return [_view_usage(row, account) for row, account in (await session.execute(statement)).all()]
-
-
-def _view_usage(row: AccountUsage, account: Account) -> AttentionItem:
-    is_over = row.over_since is not None
-    words = "is over its limit of" if is_over else "nears its limit of"
-    base = f"/accounts/{account.id}"
-    return AttentionItem(
-        id=f"usage.{row.id}",
-        kind="usage",
-        severity=CRITICAL if is_over else WARNING,
-        title=f"account {account.name} {words} {row.limit_key}",
-        detail=f"{row.used} used; warned above {row.soft if row.soft is not None else 'none'}, "
-        f"allowed {row.hard if row.hard is not None else 'any number'}",
-        since=row.over_since or row.near_since or row.measured_at,
-        node_id=account.node_id,
-        node_name="",
-        account_id=account.id,
-        is_muted=False,
-        actions=(
-            _action("show", "Show all it uses.", f"accounts list-usage {account.name}", "GET", f"{base}/usage"),
-            _action(
-                "change-package",
-                "Give it a larger package.",
-                f"accounts update {account.name} --package-id NAME",
-                "PATCH",
-                base,
-            ),
-        ),
-        fingerprint=_fingerprint("over" if is_over else "near", row.limit_key),
-    )
-
-
-async def _of_package_rollouts(session: AsyncSession) -> list[AttentionItem]:
-    """Edits of packages that stopped by themselves on their way over the accounts."""
-    statement = select(PackageRollout).where(PackageRollout.state == RolloutState.HALTED)
-    rows = await session.scalars(statement.order_by(PackageRollout.id.desc()).limit(PER_SOURCE_MAX))
-    return [_view_package_rollout(row) for row in rows]
-
-
-def _view_package_rollout(row: PackageRollout) -> AttentionItem:
-    base, call = f"/package-rollouts/{row.id}", f"package-rollouts resume {row.id}"
-    back = "Take the edit back everywhere."
-    return AttentionItem(
-        id=f"package_rollout.{row.id}",
-        kind="package_rollout",
-        severity=CRITICAL,
-        title=f"version {row.version} of the package {row.package_name} is halted in wave {row.wave + 1}",
-        detail=row.blocked_by,
-        since=row.updated_at,
-        node_id=None,
-        node_name="",
-        account_id=None,
-        is_muted=False,
-        actions=(
-            _action("retry", "Try the accounts that failed again.", f"{call} --is-retrying", "POST", f"{base}/resume"),
-            _action("resume", "Go on without them.", call, "POST", f"{base}/resume"),
-            _action("return", back, f"package-rollouts return {row.id}", "POST", f"{base}/return"),
-        ),
-        fingerprint=_fingerprint(row.blocked_by, str(row.updated_at)),
-    )
-
-
-async def _of_resellers(session: AsyncSession, limits: LimitRegistry) -> list[AttentionItem]:
-    """Resellers whose accounts were promised more than they have to hand out."""
-    rows = (await session.scalars(select(Reseller).where(Reseller.deleted_at.is_(None)))).all()
-    capped = [row for row in rows if row.caps]
-    promised = await read_promised(session, limits, [row.id for row in capped])
-    over = [(row, list_over(row, promised[row.id])) for row in capped]
-    return [_view_reseller(row, keys) for row, keys in over if keys]
-
-
-def _view_reseller(row: Reseller, keys: Sequence[str]) -> AttentionItem:
-    base = f"/resellers/{row.id}"
-    return AttentionItem(
-        id=f"reseller.{row.id}",
-        kind=RESELLER,
-        severity=WARNING,
-        title=f"reseller {row.name} handed out more than it has",
-        detail=f"more than the cap allows of {', '.join(keys)}; nothing more of it is promised",
-        since=row.updated_at,
-        node_id=None,
-        node_name="",
-        account_id=None,
-        is_muted=False,
-        actions=(
-            _action("show", "Show all it handed out.", f"resellers list-usage {row.id}", "GET", f"{base}/usage"),
-            _action("raise", "Give it more.", f"resellers update {row.id} --caps KEY=AMOUNT", "PATCH", base),
-        ),
-        fingerprint=_fingerprint(*keys),
-    )
-
-
-async def _of_webhooks(session: AsyncSession) -> list[AttentionItem]:
-    statement = select(WebhookEndpoint).where(
-        WebhookEndpoint.paused_at.is_not(None), WebhookEndpoint.is_enabled.is_(True)
-    )
-    rows = await session.scalars(statement.order_by(WebhookEndpoint.id.desc()).limit(PER_SOURCE_MAX))
-    return [_view_webhook(row) for row in rows]
-
-
-def _view_webhook(row: WebhookEndpoint) -> AttentionItem:
-    base, call = f"/webhooks/{row.id}", f"webhooks resume {row.id}"
-    return AttentionItem(
-        id=f"webhook.{row.id}",
-        kind="webhook",
-        severity=WARNING,
-        title=f"the webhook {row.url[:200]} is paused",
-        detail=row.pause_reason,
-        since=row.paused_at or row.updated_at,
-        node_id=None,
-        node_name="",
-        account_id=None,
-        is_muted=False,
-        actions=(
-            _action("resume", "Send it what was kept, and go on.", call, "POST", f"{base}/resume"),
-            _action("delete", "Nobody needs it.", f"webhooks delete {row.id}", "DELETE", base),
-        ),
-        fingerprint=_fingerprint(str(row.paused_at), row.pause_reason),
-    )
-
-
-async def _of_audit(session: AsyncSession) -> list[AttentionItem]:
-    """It never goes away by itself: somebody has to look, and to put it aside."""
-    statement = select(AuditContradiction).order_by(AuditContradiction.id.desc()).limit(PER_SOURCE_MAX)
-    return [_view_contradiction(row) for row in await session.scalars(statement)]
-
-
-def _view_contradiction(row: AuditContradiction) -> AttentionItem:
-    return AttentionItem(
-        id=f"audit.{row.id}",
-        kind="audit",
-        severity=CRITICAL,
-        title="a node was shown another audit log before",
-        detail=f"{row.code}: shown {row.shown_number} entries, and it knows an end at {row.known_number}. "
-        "A restored backup, or somebody rewrote the log: compare with an export.",
-        since=row.at,
-        node_id=row.node_id,
-        node_name="",
-        account_id=None,
-        is_muted=False,
-        actions=(_action("verify", "Walk along the whole log.", "audit verify", "GET", "/audit/verify"),),
-        fingerprint=_fingerprint(row.code, str(row.known_number)),
-    )
-
-
-def _action(name: str, description: str, command: str, method: str, path: str) -> AttentionAction:
-    return AttentionAction(name=name, description=description, command=f"wcp360 {command}", method=method, path=path)
-
-
-def _fingerprint(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import aliased
@@ -42,6 +42,10 @@ class Identity:
     """When the person of a session last proved who they are; None for a token, which proves nothing."""
     has_second_factor: bool = False
     """Of a session's user."""
+    needs_second_factor: bool = False
+    """Whether a package of theirs asked for one."""
+    tenant: tuple[Literal["reseller", "client"], str] | None = None
+    """Whom they belong to, by id; None: to the platform."""
     impersonated_by: str = ""
     """Name of the administrator who views as this person; empty: nobody does."""
 
@@ -74,6 +78,7 @@ class SessionRow(NamedTuple):
     last_used_at: datetime
     verified_at: datetime
     has_second_factor: bool
+    needs_second_factor: bool
     impersonator_id: str | None
     impersonator_name: str
     impersonator_networks: Mapping[str, list[str]] | None
@@ -122,6 +127,7 @@ _SESSION: Final = Prepared(
         Session.last_used_at,
         Session.verified_at,
         Session.has_second_factor,
+        Session.needs_second_factor,
         Session.impersonator_id,
         Session.impersonator_name,
         _IMPERSONATOR.networks,
@@ -270,6 +276,8 @@ def session_identity(row: SessionRow) -> Identity:
         expires_at=row.expires_at,
         verified_at=row.verified_at,
         has_second_factor=row.has_second_factor,
+        needs_second_factor=row.needs_second_factor,
+        tenant=_tenant_of(standing),
         impersonated_by=row.impersonator_name if impersonator else "",
     )
 
@@ -293,7 +301,15 @@ def _token_identity(row: _TokenRow) -> Identity:
         credential_id=row.id,
         must_change_password=False,
         expires_at=row.expires_at,
+        tenant=_tenant_of(standing),
     )
+
+
+def _tenant_of(standing: Standing) -> tuple[Literal["reseller", "client"], str] | None:
+    """Whose counters their requests count on."""
+    if standing.client_id is not None:
+        return "client", standing.client_id
+    return None if standing.reseller_id is None else ("reseller", standing.reseller_id)
 
 
 def reach_of(user_id: str, standing: Standing) -> Reach:

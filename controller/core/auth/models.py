@@ -61,7 +61,9 @@ class Session(Model):
     """When the person last proved who they are; dangerous acts ask for a recent proof."""
     has_second_factor: Mapped[bool] = mapped_column(Boolean, default=False)
     """Whether the user has one. Kept here so that the statement of every request reads few tables."""
-    impersonator_id: Mapped[str | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    needs_second_factor: Mapped[bool] = mapped_column(Boolean, default=False)
+    """Whether the package of an account asked for one when the session began."""
+    impersonator_id: Mapped[str | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
     """The administrator who views as the user; None: the user's own."""
     impersonator_name: Mapped[str] = mapped_column(String(64), default="")
 

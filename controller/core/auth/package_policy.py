@@ -29,10 +29,6 @@ class PackagePolicy:
     networks: tuple[tuple[str, ...], ...] = ()
     """One must be within each of these lists."""
 
-    def needs_enrolment(self, *, has_second_factor: bool) -> bool:
-        """Whether the person may do nothing but set up a second factor."""
-        return self.is_two_factor_required and not has_second_factor
-
     def limit_sessions(self, otherwise: int) -> int:
         """How many sessions there may be; a package never allows more than the controller does."""
         return otherwise if self.sessions_max is None else min(otherwise, self.sessions_max)

@@ -195,11 +195,14 @@ class Authenticator:
         now = self._clock()
         signals = judge_signals(await read_habits(writer, user.id, now), device, now)
         note_attempt(writer, user.username, user.id, device, reason="", signals=signals)
+        asked = await read_package_policy(writer, user.client_id)
+        has_second_factor = (await self.factors.read_state(writer, user.id)).is_enabled
         terms = SessionTerms(
             now=now,
             expires_at=now + self._lifetime,
-            sessions_max=(await read_package_policy(writer, user.client_id)).limit_sessions(policy.sessions_max),
-            has_second_factor=(await self.factors.read_state(writer, user.id)).is_enabled,
+            sessions_max=asked.limit_sessions(policy.sessions_max),
+            has_second_factor=has_second_factor,
+            needs_second_factor=asked.is_two_factor_required,
         )
         sign_in = await open_session(writer, user, device, terms)
         after: dict[str, object] = {"address": device.address[:64]}

@@ -39,6 +39,8 @@ class SessionTerms:
     expires_at: datetime
     sessions_max: int
     has_second_factor: bool
+    needs_second_factor: bool = False
+    """A package asks for one."""
 
 
 async def open_session(writer: AsyncSession, user: User, device: Device, terms: SessionTerms) -> SignIn:
@@ -55,6 +57,7 @@ async def open_session(writer: AsyncSession, user: User, device: Device, terms: 
         last_address=device.address[:64],
         verified_at=terms.now,
         has_second_factor=terms.has_second_factor,
+        needs_second_factor=terms.needs_second_factor,
     )
     writer.add(row)
     await writer.flush()
@@ -171,6 +174,7 @@ def _shown(row: Session, user: User, permissions: list[str] | None) -> SessionRo
         last_used_at=row.last_used_at,
         verified_at=row.verified_at,
         has_second_factor=row.has_second_factor,
+        needs_second_factor=row.needs_second_factor,
         impersonator_id=row.impersonator_id,
         impersonator_name=row.impersonator_name,
         impersonator_networks=None,

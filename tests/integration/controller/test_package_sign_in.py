@@ -66,6 +66,18 @@ async def test_sign_in_when_the_package_allows_one_session_ends_the_one_before(p
     assert await people.hosting.count(Session) == before + 1
 
 
+async def test_person_whose_package_requires_a_second_factor_can_do_nothing_but_set_one_up(people: People) -> None:
+    await people.ask(is_two_factor_required=True)
+    token = (await people.sign_in(INSIDE)).json()["token"]
+    headers = {"authorization": f"Bearer {token}"}
+
+    refused = await people.hosting.http.get("/api/v1/accounts", headers=headers)
+    begun = await people.hosting.http.post("/api/v1/second-factor", json={"password": PASSWORD}, headers=headers)
+
+    assert (refused.status_code, refused.json()["code"]) == (403, "second_factor_enrolment_required")
+    assert begun.status_code == 200, begun.text
+
+
 async def test_policy_of_a_pinned_account_is_its_versions(people: People) -> None:
     await people.ask(is_two_factor_required=True)
     accounts = (await people.hosting.get("/accounts"))["items"]

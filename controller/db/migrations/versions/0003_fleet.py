@@ -178,7 +178,6 @@ def upgrade() -> None:
     sa.Column('packages_max', sa.Integer(), nullable=True),
     sa.Column('caps', sa.JSON(), nullable=False),
     sa.Column('oversell', sa.JSON(), nullable=False),
-    sa.Column('branding', sa.JSON(), nullable=False),
     sa.Column('suspended_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
     sa.Column('suspension_reason', sa.String(length=500), nullable=False),
     sa.Column('deleted_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
@@ -297,6 +296,27 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('module_health', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_module_health_node_id'), ['node_id'], unique=False)
+
+    op.create_table('reseller_branding',
+    sa.Column('reseller_id', sa.String(length=36), nullable=False),
+    sa.Column('name', sa.String(length=120), nullable=False),
+    sa.Column('background_colour', sa.String(length=7), nullable=True),
+    sa.Column('text_colour', sa.String(length=7), nullable=True),
+    sa.Column('accent_colour', sa.String(length=7), nullable=True),
+    sa.Column('support_email', sa.String(length=254), nullable=False),
+    sa.Column('support_url', sa.String(length=300), nullable=False),
+    sa.Column('host', sa.String(length=253), nullable=True),
+    sa.Column('logo', sa.LargeBinary(), nullable=True),
+    sa.Column('logo_type', sa.String(length=20), nullable=False),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['reseller_id'], ['resellers.id'], name=op.f('fk_reseller_branding_reseller_id_resellers'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_reseller_branding')),
+    sa.UniqueConstraint('host', name=op.f('uq_reseller_branding_host'))
+    )
+    with op.batch_alter_table('reseller_branding', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_reseller_branding_reseller_id'), ['reseller_id'], unique=True)
 
     op.create_table('rollouts',
     sa.Column('kind', sa.Enum('agent_update', 'module_settings', name='rolloutkind', native_enum=False, length=16), nullable=False),
@@ -727,6 +747,22 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_package_rollout_accounts_rollout_id'), ['rollout_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_package_rollout_accounts_version_before_id'), ['version_before_id'], unique=False)
 
+    op.create_table('reseller_suspended_accounts',
+    sa.Column('account_id', sa.String(length=36), nullable=False),
+    sa.Column('reseller_id', sa.String(length=36), nullable=False),
+    sa.Column('since', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('suspended_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['account_id'], ['accounts.id'], name=op.f('fk_reseller_suspended_accounts_account_id_accounts'), ondelete='CASCADE'),
+    sa.ForeignKeyConstraint(['reseller_id'], ['resellers.id'], name=op.f('fk_reseller_suspended_accounts_reseller_id_resellers'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_reseller_suspended_accounts'))
+    )
+    with op.batch_alter_table('reseller_suspended_accounts', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_reseller_suspended_accounts_account_id'), ['account_id'], unique=True)
+        batch_op.create_index(batch_op.f('ix_reseller_suspended_accounts_reseller_id'), ['reseller_id'], unique=False)
+
     op.create_table('ssh_keys',
     sa.Column('account_id', sa.String(length=36), nullable=False),
     sa.Column('name', sa.String(length=100), nullable=False),
@@ -849,8 +885,10 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column('last_address', sa.String(length=64), nullable=False))
         batch_op.add_column(sa.Column('verified_at', controller.db.base.UtcDateTime(timezone=True), nullable=False))
         batch_op.add_column(sa.Column('has_second_factor', sa.Boolean(), nullable=False))
+        batch_op.add_column(sa.Column('needs_second_factor', sa.Boolean(), nullable=False))
         batch_op.add_column(sa.Column('impersonator_id', sa.String(length=36), nullable=True))
         batch_op.add_column(sa.Column('impersonator_name', sa.String(length=64), nullable=False))
+        batch_op.create_index(batch_op.f('ix_sessions_impersonator_id'), ['impersonator_id'], unique=False)
         batch_op.create_foreign_key(batch_op.f('fk_sessions_impersonator_id_users'), 'users', ['impersonator_id'], ['id'], ondelete='CASCADE')
 
     with op.batch_alter_table('users', schema=None) as batch_op:
@@ -863,8 +901,8 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_users_reseller_id'), ['reseller_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_users_role_id'), ['role_id'], unique=False)
         batch_op.create_index('uq_users_email_live', ['email'], unique=True, sqlite_where=sa.text('disabled_at IS NULL'), postgresql_where=sa.text('disabled_at IS NULL'))
-        batch_op.create_foreign_key(batch_op.f('fk_users_role_id_roles'), 'roles', ['role_id'], ['id'], ondelete='RESTRICT')
         batch_op.create_foreign_key(batch_op.f('fk_users_reseller_id_resellers'), 'resellers', ['reseller_id'], ['id'], ondelete='RESTRICT')
+        batch_op.create_foreign_key(batch_op.f('fk_users_role_id_roles'), 'roles', ['role_id'], ['id'], ondelete='RESTRICT')
         batch_op.create_foreign_key(batch_op.f('fk_users_client_id_clients'), 'clients', ['client_id'], ['id'], ondelete='RESTRICT')
 
     # ### end Alembic commands ###
@@ -874,8 +912,8 @@ def downgrade() -> None:
     # ### commands auto generated by Alembic - please adjust! ###
     with op.batch_alter_table('users', schema=None) as batch_op:
         batch_op.drop_constraint(batch_op.f('fk_users_client_id_clients'), type_='foreignkey')
-        batch_op.drop_constraint(batch_op.f('fk_users_reseller_id_resellers'), type_='foreignkey')
         batch_op.drop_constraint(batch_op.f('fk_users_role_id_roles'), type_='foreignkey')
+        batch_op.drop_constraint(batch_op.f('fk_users_reseller_id_resellers'), type_='foreignkey')
         batch_op.drop_index('uq_users_email_live', sqlite_where=sa.text('disabled_at IS NULL'), postgresql_where=sa.text('disabled_at IS NULL'))
         batch_op.drop_index(batch_op.f('ix_users_role_id'))
         batch_op.drop_index(batch_op.f('ix_users_reseller_id'))
@@ -888,8 +926,10 @@ def downgrade() -> None:
 
     with op.batch_alter_table('sessions', schema=None) as batch_op:
         batch_op.drop_constraint(batch_op.f('fk_sessions_impersonator_id_users'), type_='foreignkey')
+        batch_op.drop_index(batch_op.f('ix_sessions_impersonator_id'))
         batch_op.drop_column('impersonator_name')
         batch_op.drop_column('impersonator_id')
+        batch_op.drop_column('needs_second_factor')
         batch_op.drop_column('has_second_factor')
         batch_op.drop_column('verified_at')
         batch_op.drop_column('last_address')
@@ -983,6 +1023,11 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_ssh_keys_account_id'))
 
     op.drop_table('ssh_keys')
+    with op.batch_alter_table('reseller_suspended_accounts', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_reseller_suspended_accounts_reseller_id'))
+        batch_op.drop_index(batch_op.f('ix_reseller_suspended_accounts_account_id'))
+
+    op.drop_table('reseller_suspended_accounts')
     with op.batch_alter_table('package_rollout_accounts', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_package_rollout_accounts_version_before_id'))
         batch_op.drop_index(batch_op.f('ix_package_rollout_accounts_rollout_id'))
@@ -1084,6 +1129,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_rollouts_release_id'))
 
     op.drop_table('rollouts')
+    with op.batch_alter_table('reseller_branding', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_reseller_branding_reseller_id'))
+
+    op.drop_table('reseller_branding')
     with op.batch_alter_table('module_health', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_module_health_node_id'))
 

@@ -22,14 +22,6 @@ def test_policies_when_combined_are_as_strict_as_the_strictest() -> None:
     assert policy.networks == (("192.0.2.0/24",),)
 
 
-def test_enrolment_when_a_package_requires_it_is_needed_until_there_is_a_second_factor() -> None:
-    required = combine_policies([{"security.is_two_factor_required": True}])
-
-    assert required.needs_enrolment(has_second_factor=False)
-    assert not required.needs_enrolment(has_second_factor=True)
-    assert not NOTHING_ASKED.needs_enrolment(has_second_factor=False)
-
-
 @pytest.mark.parametrize("address", ["198.51.100.1", "", "192.0.2.200"])
 def test_address_when_one_package_does_not_let_it_in_is_refused(address: str) -> None:
     policy = combine_policies(

@@ -1,0 +1,185 @@
+"""What of packages, resellers, webhooks and the audit log needs a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from controller.core.accounts.models import Account
+from controller.core.attention.items import (
+    CRITICAL,
+    PER_SOURCE_MAX,
+    RESELLER,
+    WARNING,
+    AttentionItem,
+    act,
+    make_fingerprint,
+)
+from controller.core.audit.witness_models import AuditContradiction
+from controller.core.limits.registry import LimitRegistry
+from controller.core.packages.rollouts.models import PackageRollout
+from controller.core.resellers.caps import list_over, read_promised
+from controller.core.tenancy.models import Reseller
+from controller.core.usage.models import AccountUsage
+from controller.core.webhooks.models import WebhookEndpoint
+from controller.fleet.rollouts.models import RolloutState
+
+
+async def list_of_usage(session: AsyncSession) -> list[AttentionItem]:
+    """Accounts that are over a limit of their package, or over the value from which on somebody is warned."""
+    statement = (
+        select(AccountUsage, Account)
+        .join(Account, Account.id == AccountUsage.account_id)
+        .where(
+            Account.deleted_at.is_(None),
+            or_(AccountUsage.over_since.is_not(None), AccountUsage.near_since.is_not(None)),
+        )
+        .order_by(AccountUsage.id.desc())
+        .limit(PER_SOURCE_MAX)
+    )
+    return [_view_usage(row, account) for row, account in (await session.execute(statement)).all()]
+
+
+def _view_usage(row: AccountUsage, account: Account) -> AttentionItem:
+    is_over = row.over_since is not None
+    words = "is over its limit of" if is_over else "nears its limit of"
+    base = f"/accounts/{account.id}"
+    return AttentionItem(
+        id=f"usage.{row.id}",
+        kind="usage",
+        severity=CRITICAL if is_over else WARNING,
+        title=f"account {account.name} {words} {row.limit_key}",
+        detail=f"{row.used} used; warned above {row.soft if row.soft is not None else 'none'}, "
+        f"allowed {row.hard if row.hard is not None else 'any number'}",
+        since=row.over_since or row.near_since or row.measured_at,
+        node_id=account.node_id,
+        node_name="",
+        account_id=account.id,
+        is_muted=False,
+        actions=(
+            act("show", "Show all it uses.", f"accounts list-usage {account.name}", "GET", f"{base}/usage"),
+            act(
+                "change-package",
+                "Give it a larger package.",
+                f"accounts update {account.name} --package-id NAME",
+                "PATCH",
+                base,
+            ),
+        ),
+        fingerprint=make_fingerprint("over" if is_over else "near", row.limit_key),
+    )
+
+
+async def list_of_package_rollouts(session: AsyncSession) -> list[AttentionItem]:
+    """Edits of packages that stopped by themselves on their way over the accounts."""
+    statement = select(PackageRollout).where(PackageRollout.state == RolloutState.HALTED)
+    rows = await session.scalars(statement.order_by(PackageRollout.id.desc()).limit(PER_SOURCE_MAX))
+    return [_view_package_rollout(row) for row in rows]
+
+
+def _view_package_rollout(row: PackageRollout) -> AttentionItem:
+    base, call = f"/package-rollouts/{row.id}", f"package-rollouts resume {row.id}"
+    back = "Take the edit back everywhere."
+    return AttentionItem(
+        id=f"package_rollout.{row.id}",
+        kind="package_rollout",
+        severity=CRITICAL,
+        title=f"version {row.version} of the package {row.package_name} is halted in wave {row.wave + 1}",
+        detail=row.blocked_by,
+        since=row.updated_at,
+        node_id=None,
+        node_name="",
+        account_id=None,
+        is_muted=False,
+        actions=(
+            act("retry", "Try the accounts that failed again.", f"{call} --is-retrying", "POST", f"{base}/resume"),
+            act("resume", "Go on without them.", call, "POST", f"{base}/resume"),
+            act("return", back, f"package-rollouts return {row.id}", "POST", f"{base}/return"),
+        ),
+        fingerprint=make_fingerprint(row.blocked_by, str(row.updated_at)),
+    )
+
+
+async def list_of_resellers(session: AsyncSession, limits: LimitRegistry) -> list[AttentionItem]:
+    """Resellers whose accounts were promised more than they have to hand out."""
+    rows = (await session.scalars(select(Reseller).where(Reseller.deleted_at.is_(None)))).all()
+    capped = [row for row in rows if row.caps]
+    promised = await read_promised(session, limits, [row.id for row in capped])
+    over = [(row, list_over(row, promised[row.id])) for row in capped]
+    return [_view_reseller(row, keys) for row, keys in over if keys]
+
+
+def _view_reseller(row: Reseller, keys: Sequence[str]) -> AttentionItem:
+    base = f"/resellers/{row.id}"
+    return AttentionItem(
+        id=f"reseller.{row.id}",
+        kind=RESELLER,
+        severity=WARNING,
+        title=f"reseller {row.name} handed out more than it has",
+        detail=f"more than the cap allows of {', '.join(keys)}; nothing more of it is promised",
+        since=row.updated_at,
+        node_id=None,
+        node_name="",
+        account_id=None,
+        is_muted=False,
+        actions=(
+            act("show", "Show all it handed out.", f"resellers list-usage {row.id}", "GET", f"{base}/usage"),
+            act("raise", "Give it more.", f"resellers update {row.id} --caps KEY=AMOUNT", "PATCH", base),
+        ),
+        fingerprint=make_fingerprint(*keys),
+    )
+
+
+async def list_of_webhooks(session: AsyncSession) -> list[AttentionItem]:
+    statement = select(WebhookEndpoint).where(
+        WebhookEndpoint.paused_at.is_not(None), WebhookEndpoint.is_enabled.is_(True)
+    )
+    rows = await session.scalars(statement.order_by(WebhookEndpoint.id.desc()).limit(PER_SOURCE_MAX))
+    return [_view_webhook(row) for row in rows]
+
+
+def _view_webhook(row: WebhookEndpoint) -> AttentionItem:
+    base, call = f"/webhooks/{row.id}", f"webhooks resume {row.id}"
+    return AttentionItem(
+        id=f"webhook.{row.id}",
+        kind="webhook",
+        severity=WARNING,
+        title=f"the webhook {row.url[:200]} is paused",
+        detail=row.pause_reason,
+        since=row.paused_at or row.updated_at,
+        node_id=None,
+        node_name="",
+        account_id=None,
+        is_muted=False,
+        actions=(
+            act("resume", "Send it what was kept, and go on.", call, "POST", f"{base}/resume"),
+            act("delete", "Nobody needs it.", f"webhooks delete {row.id}", "DELETE", base),
+        ),
+        fingerprint=make_fingerprint(str(row.paused_at), row.pause_reason),
+    )
+
+
+async def list_of_audit(session: AsyncSession) -> list[AttentionItem]:
+    """It never goes away by itself: somebody has to look, and to put it aside."""
+    statement = select(AuditContradiction).order_by(AuditContradiction.id.desc()).limit(PER_SOURCE_MAX)
+    return [_view_contradiction(row) for row in await session.scalars(statement)]
+
+
+def _view_contradiction(row: AuditContradiction) -> AttentionItem:
+    return AttentionItem(
+        id=f"audit.{row.id}",
+        kind="audit",
+        severity=CRITICAL,
+        title="a node was shown another audit log before",
+        detail=f"{row.code}: shown {row.shown_number} entries, and it knows an end at {row.known_number}. "
+        "A restored backup, or somebody rewrote the log: compare with an export.",
+        since=row.at,
+        node_id=row.node_id,
+        node_name="",
+        account_id=None,
+        is_muted=False,
+        actions=(act("verify", "Walk along the whole log.", "audit verify", "GET", "/audit/verify"),),
+        fingerprint=make_fingerprint(row.code, str(row.known_number)),
+    )
