@@ -12,6 +12,7 @@ WIDENED: Final = {
     "controller/core/accounts/fleet.py": "what nodes have promised to all tenants",
     "controller/core/accounts/store.py": "names of accounts are the fleet's",
     "controller/core/auth/emails.py": "a link for another password goes to one person of all",
+    "controller/core/auth/users.py": "all people sign in at one place; a tenant is open whoever asks",
     "controller/core/domains/store.py": "a domain is claimed once in the fleet",
     "controller/core/operations.py": "jobs and tasks are the platform's work, in the tenant's transaction",
     "controller/core/packages/lineage.py": "a line of packages does not end where a tenant does",
@@ -20,6 +21,8 @@ WIDENED: Final = {
     "controller/core/resellers/transfers.py": "the package that an account has, also one that its tenant does not see",
     "controller/core/packages/terms.py": "what an account has, also by a package that its tenant does not see",
     "controller/core/packages/rollouts/begin.py": "a package must not change under the open rollout of one that it inherits from",
+    "controller/core/tenancy/people.py": "the last root is of no tenant",
+    "controller/core/tenancy/roles.py": "a role is in use also where somebody out of sight has it",
 }
 """Files with statements that look at everybody's rows, and why."""
 PLAIN: Final = {

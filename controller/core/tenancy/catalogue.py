@@ -24,6 +24,7 @@ NOUNS: Final[Mapping[str, str]] = MappingProxyType({
     "enrolment": "How a machine becomes a node.",
     "events": "The list of events and their schemas.",
     "jobs": "What nodes were asked to do.",
+    "settings": "What the controller was started with.",
     "maintenance": "When the controller takes no changes.",
     "metrics": "Figures of the controller and its nodes.",
     "modules": "The modules that this release has.",
