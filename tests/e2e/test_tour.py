@@ -51,8 +51,8 @@ def environment(fleet: Fleet, tmp_path: Path) -> dict[str, str]:
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
         "XDG_CONFIG_HOME": str(tmp_path),
-        "WCP360_URL": fleet.api.url,
-        "WCP360_TOKEN": fleet.api.token,
+        "WCP360_CONTROLLER": fleet.controller.url,
+        "WCP360_TOKEN": str(fleet.api._http.headers["authorization"]).removeprefix("Bearer "),
         "WCP360_CA_FILE": str(fleet.controller.ca_file),
         "COLUMNS": "250",
     }
@@ -73,4 +73,7 @@ def test_tour_when_typed_as_it_stands_does_what_it_says(fleet: Fleet, environmen
 
     assert not wrong, "\n\n".join(wrong)
     assert len(steps) > 20
-    assert fleet.get("", "second.example").status_code == 200
+    account = fleet.api.find("accounts", "ada")
+    assert account is not None and account["state"] == "active"
+    node = next(name for name in fleet.hosts if fleet.node_id(name) == account["node_id"])
+    assert fleet.get(node, "second.example").status_code == 200

@@ -51,7 +51,9 @@ class Package(PackageTerms, Model):
     __tablename__ = "packages"
     __table_args__ = (
         # Two indexes, because nulls are all different: a name is unique on the platform, and at each reseller.
-        Index("uq_packages_name_live", "name", unique=True, sqlite_where=_IS_GLOBAL, postgresql_where=_IS_GLOBAL),
+        Index(
+            "uq_packages_platform_name_live", "name", unique=True, sqlite_where=_IS_GLOBAL, postgresql_where=_IS_GLOBAL
+        ),
         Index(
             "uq_packages_reseller_name_live",
             "reseller_id",

@@ -261,9 +261,9 @@ async def test_create_site_with_a_php_version_that_the_package_forbids_is_refuse
     assert "8.4" in problem["detail"]
 
 
-async def test_create_site_by_a_client_is_forbidden(hosting: Hosting) -> None:
+async def test_create_site_by_who_may_only_read_is_forbidden(hosting: Hosting) -> None:
     account_id = await hosting.add_account("ada")
-    client = Actor(kind="user", id="1", name="ada", role=Role.CLIENT)
+    client = Actor(kind="token", id="1", name="ada", role=Role.ROOT, scopes=frozenset({"*:read"}))
 
     async def use_case(ctx: FleetContext) -> SiteView:
         return await create_site(ctx, SiteCreate(account_id=account_id, domain="a.example", extra_directives="x;"))

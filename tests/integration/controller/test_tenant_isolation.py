@@ -155,6 +155,18 @@ async def test_events_when_a_tenant_listens_are_of_its_own_rows_only(
     assert seen[2].data["id"] == tenants[0].ids["package_id"]
 
 
+@pytest.mark.parametrize("role", TENANT_ROLES, ids=lambda role: role.value)
+async def test_directives_of_the_web_server_when_a_tenant_gives_them_are_refused(
+    api: Api, tenants: tuple[Tenant, Tenant], role: Role
+) -> None:
+    """They reach the server that all tenants share."""
+    site = {"account_id": tenants[0].ids["account_id"], "domain": "own.example", "extra_directives": "gzip off;"}
+
+    answer = await api.http.post("/api/v1/sites", json=site, headers=tenants[0].headers[role])
+
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+
+
 def test_every_table_when_listed_belongs_to_tenants_or_to_the_platform() -> None:
     """A new table is in one of the two, on purpose."""
     tables = {mapper.local_table.name for mapper in Model.registry.mappers}  # type: ignore[attr-defined]  # a Table, here
