@@ -67,7 +67,7 @@ async def build_world(controller: Controller, http: httpx.AsyncClient) -> World:
     ids: dict[str, str] = {}
     async with controller.database.write() as session:
         for name in ("ours", "foreign"):
-            reseller = Reseller(name=name, email="r@example.com", caps={}, oversell={}, branding={})
+            reseller = Reseller(name=name, email="r@example.com", caps={}, oversell={})
             session.add(reseller)
             await session.flush()
             client = Client(name=name, email="c@example.com", reseller_id=reseller.id)
