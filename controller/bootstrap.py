@@ -309,6 +309,7 @@ def _list_dependencies(base: _Base, fleet: Fleet, streams: Streams) -> dict[str,
     """What handlers can ask for, by the name of their parameter."""
     return {
         "settings_in_force": list_settings(base.settings),
+        "controller_url": base.settings.effective_controller_url,
         "fleet": fleet,
         "engine": base.engine,
         "schedules": base.schedules,

@@ -37,6 +37,7 @@ from controller.api.handlers import (
     rollouts,
     schedules,
     settings,
+    sign_in_links,
     tasks,
     transfers,
     usage,
@@ -47,6 +48,7 @@ from controller.modules.web import api as web_api
 
 API_ROUTES: Final = (
     *password_reset.ROUTES,
+    *sign_in_links.ROUTES,
     *passkeys.ROUTES,
     *packages.ROUTES,
     *package_versions.ROUTES,
@@ -85,5 +87,11 @@ API_ROUTES: Final = (
     *billing.ROUTES,
 )
 """Below /api/v1."""
-ROOT_ROUTES: Final = (*branding.ROOT_ROUTES, *enrolment.ROOT_ROUTES, *releases.ROOT_ROUTES, *reset_page.ROUTES)
+ROOT_ROUTES: Final = (
+    *sign_in_links.ROOT_ROUTES,
+    *branding.ROOT_ROUTES,
+    *enrolment.ROOT_ROUTES,
+    *releases.ROOT_ROUTES,
+    *reset_page.ROUTES,
+)
 """At the root."""

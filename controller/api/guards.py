@@ -50,7 +50,15 @@ or stolen cannot do them. A token is exempt: nobody sits there to ask, and its s
 _OWN_CREDENTIALS: Final = frozenset({"tokens", "sessions", "second-factor", "passkeys"})
 """Tags of routes about what a person signs in with."""
 _NOT_AS_SOMEBODY: Final = frozenset(
-    {"change-password", "set-email", "step-up", "create-user", "reset-user-password", "impersonate-user"}
+    {
+        "change-password",
+        "set-email",
+        "step-up",
+        "create-user",
+        "create-sign-in-link",
+        "reset-user-password",
+        "impersonate-user",
+    }
 )
 """Operation ids besides: each gives out, or asks for, a secret."""
 DURING_MAINTENANCE: Final = "during_maintenance"

@@ -10,7 +10,7 @@ from litestar import Response, get
 from controller.api.guards import PUBLIC
 
 _SCRIPT: Final = Path(__file__).parent.parent / "static" / "reset-password" / "page.js"
-_PAGE_POLICY: Final = (
+PAGE_POLICY: Final = (
     "default-src 'none'; script-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
@@ -40,7 +40,7 @@ _PAGE: Final = """<!doctype html>
 @get("/reset-password", opt={PUBLIC: True}, include_in_schema=False)
 async def show_reset_page() -> Response[str]:
     """The page. It is the same for everybody: the token never comes here."""
-    return Response(_PAGE, media_type="text/html", headers={"content-security-policy": _PAGE_POLICY})
+    return Response(_PAGE, media_type="text/html", headers={"content-security-policy": PAGE_POLICY})
 
 
 @get("/reset-password/page.js", opt={PUBLIC: True}, include_in_schema=False, sync_to_thread=True)

@@ -173,6 +173,16 @@ class PasswordReset(Model):
     sent_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
+class SignInLink(Model):
+    """A link that lets somebody in once; the row goes when it was used."""
+
+    __tablename__ = "sign_in_links"
+
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    secret_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
 class Passkey(Model):
     """A WebAuthn credential of one user: the public half of a key that never leaves their device."""
 

@@ -10,6 +10,7 @@ SESSION_PREFIX: Final = "wcs_"
 TOKEN_PREFIX: Final = "wcp_"  # noqa: S105 - a prefix, not a secret
 
 RESET_PREFIX: Final = "wcr_"
+LINK_PREFIX: Final = "wcl_"
 
 _SECRET_BYTES: Final = 32
 _ALPHABET: Final = "abcdefghjkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"

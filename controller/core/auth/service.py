@@ -23,6 +23,7 @@ from controller.core.auth.sealing import KEY_BYTES, Sealer
 from controller.core.auth.second_factor import SecondFactors
 from controller.core.auth.secrets import new_password
 from controller.core.auth.sessions import SessionTerms, SignIn, open_session, require_person, rotate_session
+from controller.core.auth.sign_in_links import find_linked, use_up
 from controller.core.auth.users import find_user, is_tenant_open, read_former, replace_password
 from controller.core.context import Actor, Change, OpContext
 from controller.core.events.publisher import EventPublisher, Topic
@@ -141,6 +142,36 @@ class Authenticator:
             user_id = user.id if user is not None else None
             await self._refusals.note_sign_in(name, device.address, device.request_id, user_id=user_id)
             raise refusal or _wrong_passkey()
+        self._tell(sign_in.identity, device, signals)
+        return sign_in
+
+    async def sign_in_by_link(self, token: str, device: Device, *, second: Second | None = None) -> SignIn:
+        """Begin a session by a link that was made for the person; it is used up by that, and not by a wrong code.
+
+        Raises:
+            UnauthenticatedError: It lets nobody in (any more); or the second factor is missing or wrong.
+            ForbiddenError: The controller or the user does not let this address in.
+        """
+        policy = await self.policies.current()
+        require_let_in(policy, device.address)
+        refusal: FleetError | None = None
+        async with self._database.write() as writer:
+            user = await find_linked(writer, token, self._clock())
+            if user is None:
+                refusal, reason = _wrong_link(), "wrong_link"
+            else:
+                refusal, reason = await self._judge(writer, user, device, second or Second())
+            name = user.username if user else ""
+            if refusal is not None or user is None:
+                note_attempt(writer, name, user.id if user else None, device, reason=reason, signals=[])
+            else:
+                await use_up(writer, token)
+                signals, sign_in = await self._open(writer, user, device, policy)
+        if refusal is not None or user is None:
+            if reason != "code_asked":
+                user_id = user.id if user is not None else None
+                await self._refusals.note_sign_in(name, device.address, device.request_id, user_id=user_id)
+            raise refusal or _wrong_link()
         self._tell(sign_in.identity, device, signals)
         return sign_in
 
@@ -352,6 +383,11 @@ async def _judge_person(writer: AsyncSession, user: User, device: Device) -> tup
 def _wrong_passkey() -> UnauthenticatedError:
     hint = "Begin again: each challenge is good once and for five minutes. Or use a password and a recovery code."
     return UnauthenticatedError("this passkey does not let anybody in", code="wrong_passkey", hint=hint)
+
+
+def _wrong_link() -> UnauthenticatedError:
+    hint = "A link is good once and for a minute: go back to where it came from and follow it again."
+    return UnauthenticatedError("this link lets nobody in", code="wrong_link", hint=hint)
 
 
 def _wrong_credentials() -> UnauthenticatedError:

@@ -250,6 +250,7 @@ CORE_EVENTS: Final[tuple[EventType, ...]] = (
         "disable": "Somebody was shut out.", "enable": "Somebody is let in again.",
         "reset_password": "Somebody was given a one-time password.",
         "impersonate": "An administrator views as somebody.",
+        "create_sign_in_link": "A link was made that lets somebody in once.",
         "begin_second_factor": "Somebody began to set up a second factor.",
         "enable_second_factor": "Somebody has a second factor.",
         "disable_second_factor": "Somebody has no second factor any more.",

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.accounts.store import get_account
-from controller.core.context import Actor, Role
+from controller.core.context import ALL_TENANTS, Actor, Role
 from controller.core.domains.models import Domain
 from controller.core.limits.check import require_feature, require_room
 from controller.core.limits.registry import LimitKind, LimitRegistry
@@ -18,7 +18,7 @@ from controller.core.operations import FleetContext
 from shared.errors import BugError, ForbiddenError, QuotaExceededError
 from tests.integration.controller.hosting import Hosting
 
-CLIENT = Actor(kind="user", id="1", name="ada", role=Role.CLIENT)
+CLIENT = Actor(kind="user", id="1", name="ada", role=Role.CLIENT, reach=ALL_TENANTS)
 
 
 async def test_create_domains_200_at_once_against_a_limit_of_100_gives_exactly_100(hosting: Hosting) -> None:

@@ -73,7 +73,7 @@ async def test_usage_export_has_a_line_for_each_day_account_and_limit_and_no_for
     rows = list(csv.DictReader(io.StringIO(answer.text)))
     assert answer.headers["content-type"].startswith("text/csv")
     assert {(row["account_id"], row["client"], row["last"]) for row in rows} == {(account_id, "'=1+1", "0")}
-    assert {row["limit"] for row in rows} == {"sites", "domains", "subdomains"}
+    assert {row["limit"] for row in rows} == {"sites", "domains", "subdomains", "ssh_keys"}
     assert len(empty.text.splitlines()) == 1
 
 

@@ -254,17 +254,19 @@ async def test_account_gets_no_package_that_its_reseller_does_not_see(hosting: H
     await hosting.post("/accounts", {**body, "package_id": admin_id}, expect=202)
 
 
-async def test_reseller_who_is_suspended_gets_nothing_new_until_it_is_lifted(hosting: Hosting) -> None:
+async def test_reseller_who_is_suspended_is_shut_out_and_gets_nothing_new_until_it_is_lifted(hosting: Hosting) -> None:
     shop = await open_shop(hosting)
     package_id = await hosting.add_package("Starter")
     account_id = await shop.add_account("ada", package_id)
 
     suspended = await hosting.post(f"/resellers/{shop.id}/suspend", {"reason": "unpaid"}, expect=200)
     await hosting.post(f"/resellers/{shop.id}/suspend", {}, expect=409)
-    problem = await shop.add_account("bob", package_id, expect=409)
-    await shop.ask("POST", "/clients", {"name": "Ada", "email": "a@example.com"}, expect=409)
-    await shop.ask("POST", "/packages", {"name": "Mine"}, expect=409)
-    await shop.ask("POST", f"/packages/{package_id}/clone", {"name": "Mine"}, expect=409)
+    await shop.ask("GET", "/accounts", None, expect=401)
+    bob = {"name": "bob", "client_id": shop.client_id, "package_id": package_id}
+    problem = await hosting.post("/accounts", bob, expect=409)
+    ada = {"name": "Ada", "email": "a@example.com", "reseller_id": shop.id}
+    await hosting.post("/clients", ada, expect=409)
+    await hosting.post("/packages", {"name": "Mine", "reseller_id": shop.id}, expect=409)
     await hosting.post(f"/resellers/{shop.id}/unsuspend", expect=200)
     await hosting.post(f"/resellers/{shop.id}/unsuspend", expect=409)
     await shop.add_account("bob", package_id)

@@ -109,7 +109,7 @@ async def test_history_when_a_year_is_over_is_forgotten(hosting: Hosting, clock:
 
     await measure(hosting)
 
-    assert (before, await hosting.count(UsageDay)) == (3, 3)
+    assert (before, await hosting.count(UsageDay)) == (4, 4)
 
 
 async def test_usage_of_a_package_adds_up_its_accounts(hosting: Hosting, clock: Clock) -> None:
