@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.fleet.gateway.quarantine import note_machine
 from controller.fleet.models import Heartbeat, Node, NodeCertificate, NodeState
-from controller.fleet.nodes.manifest import next_node_request
+from controller.fleet.nodes.manifest import ensure_role_modules, next_node_request
 from controller.jobs.models import Job
 from controller.jobs.queue import request_job
 from controller.jobs.results import read_inbox
@@ -123,6 +123,9 @@ async def open_session(session: AsyncSession, hello: Hello, *, gateway_id: str, 
     node.agent_build = hello.build[:64]
     node.bundle_version, node.modules_available = hello.bundle_version, dict(hello.modules)
     await session.flush()
+    if await ensure_role_modules(session, node):  # a newer agent knows more; it is told below
+        node.desired_generation += 1
+        await session.flush()
     await write_heartbeats(session, {node.id: now})
     acked = await read_inbox(session, node.id, hello.journal_epoch[:64], hello.event_head)
     changed = await _give_up_jobs(session, node.id, now) if is_journal_new else []

@@ -37,6 +37,9 @@ MODULES: Final[dict[str, str]] = {
 }
 """Every module of this release, with what it is for."""
 
+SINCE_CAPABILITY: Final[dict[str, int]] = {"ssh": 2}
+"""Modules that the oldest agents do not know; those are not told of them (shared.protocol.capability)."""
+
 NODE_JOB_SECONDS: Final = 1800
 """Installing Debian packages takes its time."""
 
@@ -63,13 +66,18 @@ async def list_node_modules(session: AsyncSession, node_id: str) -> list[NodeMod
 
 
 async def ensure_role_modules(session: AsyncSession, node: Node) -> bool:
-    """Add the modules of the node's roles that it has no row for, enabled; True when there were any."""
+    """Add the modules of the node's roles that its agent knows and that have no row, enabled; True: there were some."""
     present = {row.name for row in await list_node_modules(session, node.id)}
     wanted = dict.fromkeys(name for role in node.roles for name in MODULES_OF_ROLE[role])
-    missing = [name for name in wanted if name not in present]
+    missing = [name for name in wanted if name not in present and is_known(name, node)]
     session.add_all(NodeModule(node_id=node.id, name=name, presence=Presence.ENABLED, settings={}) for name in missing)
     await session.flush()
     return bool(missing)
+
+
+def is_known(module: str, node: Node) -> bool:
+    """Whether the node's agent is new enough for the module."""
+    return node.capability >= SINCE_CAPABILITY.get(module, 0)
 
 
 async def compile_node_manifest(session: AsyncSession, node: Node) -> Manifest:
@@ -77,6 +85,7 @@ async def compile_node_manifest(session: AsyncSession, node: Node) -> Manifest:
     specs = tuple(
         ModuleSpec(name=row.name, presence=row.presence, settings=dict(row.settings))
         for row in await list_node_modules(session, node.id)
+        if is_known(row.name, node)
     )
     return Manifest(
         subject=NODE_SUBJECT, generation=max(node.desired_generation, 1), specs=specs, drift_policy=node.drift_policy

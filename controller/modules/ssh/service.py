@@ -19,6 +19,8 @@ from controller.core.fields import not_found, require_id_field, require_referenc
 from controller.core.limits.check import require_feature, require_room
 from controller.core.operations import FleetContext
 from controller.core.paging import PageRequest, contains, fetch_page
+from controller.fleet.models import Node
+from controller.fleet.nodes.manifest import is_known
 from controller.modules.ssh import store
 from controller.modules.ssh.models import SshKeyRow
 from controller.modules.ssh.public_keys import parse_public_key
@@ -60,7 +62,8 @@ async def create_key(ctx: FleetContext, params: SshKeyCreate) -> SshKeyView:
     Raises:
         ForbiddenError: Not permitted, or the account's package has no SSH (`feature_disabled`).
         InvalidInputError: The key is none, or not one that may log in; `field` names what is wrong.
-        ConflictError: The account has the key already (`ssh_key_exists`), or is being deleted.
+        ConflictError: The account has the key already (`ssh_key_exists`), is being deleted, or its node's agent does
+            not know of keys (`outdated_agent`).
         QuotaExceededError: The package allows no more keys.
     """
     ctx.actor.require(NOUN, "write")
@@ -70,6 +73,7 @@ async def create_key(ctx: FleetContext, params: SshKeyCreate) -> SshKeyView:
     expires_at = _parse_expiry(params.expires_at, ctx.now)
     account = await require_reference("account_id", lock_changeable(ctx.session, params.account_id))
     await require_feature(ctx, account, store.FEATURE)
+    await _require_known(ctx, account.home_node_id)
     present = await store.list_of_account(ctx.session, account.id)
     if any(row.fingerprint == key.fingerprint for row in present):
         raise ConflictError(
@@ -195,3 +199,13 @@ async def _include(
     )
     record(ctx, change)
     return after
+
+
+async def _require_known(ctx: FleetContext, node_id: str) -> None:
+    node = await ctx.session.get_one(Node, node_id)
+    if not is_known("ssh", node):
+        raise ConflictError(
+            f"the agent of the node {node.name} is too old for SSH keys",
+            code="outdated_agent",
+            hint="Update it: wcp360 rollouts create, or run its installer again.",
+        )

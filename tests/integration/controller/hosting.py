@@ -69,6 +69,7 @@ from controller.modules.web.manifest import SiteContributor, SiteObserver
 from controller.modules.web.parked import SiteKind
 from controller.modules.web.store import SITES
 from shared.errors import AgentOfflineError
+from shared.protocol.capability import CAPABILITY_VERSION
 from shared.protocol.job import (
     ChangeKind,
     ErrorBody,
@@ -174,6 +175,7 @@ class Hosting:
             roles=["web"],
             is_connected=True,
             machine_id_hash=name,
+            capability=CAPABILITY_VERSION,
             sealing_public_key=b"",
             facts={"os": "debian", "os_version": "12"},
             **columns,

@@ -38,7 +38,8 @@ async def sell(database: Database, ids: dict[str, str], name: str) -> Tenant:
             (await session.get_one(Client, ids[key])).reseller_id = reseller.id
         for key in ("package_id", "other_package_id"):
             (await session.get_one(Package, ids[key])).reseller_id = reseller.id
-        (await session.get_one(CustomRole, ids["role_id"])).owner = f"reseller/{reseller.id}"
+        if "role_id" in ids:
+            (await session.get_one(CustomRole, ids["role_id"])).owner = f"reseller/{reseller.id}"
         headers, user_ids = {}, {}
         for role in TENANT_ROLES:
             user = User(

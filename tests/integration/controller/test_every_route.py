@@ -304,7 +304,7 @@ class Api:
         node = Node(
             name=name, state=NodeState.ACTIVE, roles=["web"], machine_id_hash=name, sealing_public_key=b"",
             facts={"os": "debian", "os_version": "12", "memory_bytes": str(2**36), "disk_bytes": str(2**42)},
-            is_connected=True,
+            is_connected=True, capability=2,
         )  # fmt: skip
         async with self.controller.database.write() as session:
             session.add(node)

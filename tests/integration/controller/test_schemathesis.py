@@ -71,6 +71,7 @@ async def _prepare(url: str) -> tuple[str, str]:
             state=NodeState.ACTIVE,
             roles=["web"],
             machine_id_hash="m",
+            capability=2,
             sealing_public_key=b"",
             facts=facts,
             is_connected=True,

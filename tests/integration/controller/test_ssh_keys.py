@@ -258,7 +258,7 @@ async def test_keys_when_their_account_is_gone_are_gone(hosting: Hosting, with_s
     await add_key(hosting, with_ssh)
     await hosting.finish(with_ssh)
 
-    await hosting.delete(f"/accounts/{with_ssh}", expect=202)
+    await hosting.delete(f"/accounts/{with_ssh}", expect=202, grace_days=0)
     await hosting.finish(with_ssh)
 
     assert await hosting.count(SshKeyRow) == 0

@@ -53,8 +53,10 @@ async def operator(live: LiveController) -> AsyncIterator[Operator]:
 async def wait_for_modules(operator: Operator) -> Any:
     (node,) = await operator.wait(operator.list_nodes, lambda found: len(found) == 1 and found[0]["is_connected"])
     wanted = partial(operator.call, "GET", f"/nodes/{node['id']}/modules")
+    known = MODULES - {"ssh"}  # which came later
     await operator.wait(
-        wanted, lambda found: {m["name"] for m in found["items"] if m["observed_status"] == "enabled"} >= MODULES
+        wanted,
+        lambda found: {m["name"]: m["observed_status"] for m in found["items"]} == dict.fromkeys(known, "enabled"),
     )
     return node
 
