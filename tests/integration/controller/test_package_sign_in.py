@@ -75,7 +75,7 @@ async def test_person_whose_package_requires_a_second_factor_can_do_nothing_but_
     begun = await people.hosting.http.post("/api/v1/second-factor", json={"password": PASSWORD}, headers=headers)
 
     assert (refused.status_code, refused.json()["code"]) == (403, "second_factor_enrolment_required")
-    assert begun.status_code == 200, begun.text
+    assert begun.status_code == 201, begun.text
 
 
 async def test_policy_of_a_pinned_account_is_its_versions(people: People) -> None:
@@ -91,3 +91,19 @@ async def test_policy_of_a_pinned_account_is_its_versions(people: People) -> Non
     assert (asked.is_two_factor_required, pinned.is_two_factor_required, nobody.is_two_factor_required) == (
         True, False, False,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(("tier", "policy"), [(None, "tier_standard"), ("high", "tier_high"), ("low", "tier_low")])
+async def test_requests_of_a_client_count_on_its_own_and_its_packages_tier(
+    people: People, tier: str | None, policy: str
+) -> None:
+    if tier is not None:
+        await people.ask(api_rate_tier=tier)
+    token = (await people.sign_in(INSIDE)).json()["token"]
+
+    answer = await people.hosting.http.get("/api/v1/accounts", headers={"authorization": f"Bearer {token}"})
+    of_the_platform = await people.hosting.http.get("/api/v1/accounts")
+
+    policies = [item.partition(";")[0].strip().strip('"') for item in answer.headers["ratelimit-policy"].split(",")]
+    assert policies == ["user", "tenant", policy]
+    assert "tenant" not in of_the_platform.headers["ratelimit-policy"]
