@@ -42,7 +42,7 @@ async def list_archives(ctx: OpContext, page: PageRequest) -> ArchivePage:
     Raises:
         ForbiddenError, InvalidInputError
     """
-    ctx.actor.require("audit", "read")
+    ctx.actor.require_platform("audit", "read")
     found = await fetch_page(ctx.session, select(AuditArchive), page)
     return ArchivePage(items=tuple(_view(row) for row in found.rows), next_cursor=found.next_cursor)
 
@@ -75,7 +75,7 @@ async def find_archive_file(ctx: OpContext, archive_id: str, folder: Path | None
 
 
 async def _get(ctx: OpContext, archive_id: str) -> AuditArchive:
-    ctx.actor.require("audit", "read")
+    ctx.actor.require_platform("audit", "read")
     row = await ctx.session.get(AuditArchive, archive_id)
     if row is None:
         raise NotFoundError(f"there is no archive {archive_id[:80]!r}")
