@@ -93,4 +93,6 @@ async def test_change_is_told_to_listeners_after_it_was_committed(hosting: Hosti
 
         notice = await subscription.next(timeout_seconds=5)
     assert notice is not None
-    assert (notice.event, notice.data) == ("account.create", {"id": account_id, "name": "ada"})
+    client_id = (await hosting.get(f"/accounts/{account_id}"))["client_id"]
+    assert notice.event == "account.create"
+    assert notice.data == {"id": account_id, "name": "ada", "account_id": account_id, "client_id": client_id}
