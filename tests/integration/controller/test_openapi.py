@@ -16,6 +16,7 @@ METHODS = {"get", "put", "post", "delete", "patch"}
 PUBLIC = {
     "login",
     "begin-passkey-proof",
+    "use-sign-in-link",
     "login-with-passkey",
     "request-password-reset",
     "confirm-password-reset",
