@@ -63,6 +63,8 @@ _OUTAGE_WORDS: Final = ("locked", "busy", "connect", "disk i/o error", "disk is 
 _OUTAGE_STATES: Final = frozenset({"25006", "53100", "53200", "53300", "57P01", "57P02", "57P03", "58030"})
 """read_only_sql_transaction, disk_full, out_of_memory, too_many_connections, admin_shutdown, crash_shutdown,
 cannot_connect_now, io_error. Source: PostgreSQL manual, appendix A."""
+_CONNECTION_CLASS: Final = "08"
+"""Connection exceptions. Source: as above."""
 
 
 class RateLimitedError(errors.UnavailableError):
@@ -141,6 +143,9 @@ def is_database_outage(error: BaseException) -> bool:
     if error.connection_invalidated or isinstance(error.orig, OSError) or state in _OUTAGE_STATES:
         return True
     text = str(error.orig).lower()
+    # A server that goes away while it is being connected to is a plain DBAPIError, with or without its state.
+    if (state or "").startswith(_CONNECTION_CLASS) or "connection was closed" in text:
+        return True
     return isinstance(error, OperationalError) and any(word in text for word in _OUTAGE_WORDS)
 
 
