@@ -118,6 +118,10 @@ class ControllerNode:
         api.sign_in_first(issued, own)
         return api
 
+    def forget_admin(self) -> None:
+        """On another database there is another first administrator, with a one-time password."""
+        (self.folder / "admin.json").unlink(missing_ok=True)
+
     def enrol(self, api: Api, name: str) -> dict[str, Any]:
         """Paste the one line in another node of the lab; the node, connected."""
         # The role decides which modules follow; this one brings no packages.

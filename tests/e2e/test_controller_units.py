@@ -61,6 +61,7 @@ def api_on_postgresql(one: ControllerNode) -> Api:
     )
     write_settings(one, 'database_url = "postgresql+asyncpg://wcp360@/wcp360?host=/run/postgresql"')
     one.run("/usr/bin/systemctl", "restart", "wcpd")
+    one.forget_admin()
     api = one.sign_in()
     ping(api, one.enrol(api, f"{one.lab.name}-2")["id"])
     return api
