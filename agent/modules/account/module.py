@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from typing import Final
 
 from agent.contract.facts import Probe
 from agent.contract.module import Module, Plan, Verification
@@ -19,6 +21,10 @@ from agent.modules.account.plan import HOME_MODE, plan_account, plan_host
 from shared.specs.account import AccountSpec
 from shared.specs.base import Presence
 from shared.specs.module import ModuleSpec
+
+SETTLE_SECONDS: Final = 5.0
+"""How long verifying waits for the last processes of a suspended account to be gone."""
+_LOOK_SECONDS: Final = 0.1
 
 
 class AccountHostConverger:
@@ -67,6 +73,15 @@ class AccountConverger:
         return Verification(is_good=not complaints, note=note, proofs=proofs)
 
 
+async def _runs_on(uid: int, probe: Probe) -> bool:
+    """Whether something still runs after SETTLE_SECONDS: the end of a login has helpers of its own for a moment."""
+    for _ in range(round(SETTLE_SECONDS / _LOOK_SECONDS)):
+        if not await probe.has_processes(uid):
+            return False
+        await asyncio.sleep(_LOOK_SECONDS)
+    return await probe.has_processes(uid)
+
+
 async def _read_complaints(spec: AccountSpec, presence: Presence, probe: Probe) -> list[str]:
     user = await probe.user(spec.name)
     home = await probe.path(home_path(spec.name))
@@ -78,7 +93,7 @@ async def _read_complaints(spec: AccountSpec, presence: Presence, probe: Probe) 
         complaints.append(f"the user is {'locked' if user.is_locked else 'not locked'}")
     if home is None or (home.owner, home.mode) != (spec.name, HOME_MODE):
         complaints.append(f"{home_path(spec.name)} is not a home of {spec.name} with mode {HOME_MODE:04o}")
-    if is_suspended and await probe.has_processes(spec.uid):
+    if is_suspended and await _runs_on(spec.uid, probe):
         complaints.append("processes of the suspended account still run")
     return complaints
 

@@ -76,7 +76,8 @@ def plan_account(spec: AccountSpec, presence: Presence, facts: AccountFacts) -> 
         *_plan_folders(spec, facts),
         *_plan_limits(spec, facts),
     ]
-    if is_suspended and facts.has_processes:
+    may_begin = facts.user is not None and not facts.user.is_locked  # a login between this look and the lock
+    if is_suspended and (facts.has_processes or may_begin):
         actions.append(EndProcesses(uid=spec.uid, reason="a suspended account runs nothing"))
     word = "suspended" if is_suspended else "active"
     return Plan(actions=tuple(actions), noop_reason="" if actions else f"account {spec.name} is {word} as wanted")
