@@ -20,6 +20,7 @@ from controller.api.handlers import (
     drift,
     enrolment,
     jobs,
+    link_pages,
     logs,
     maintenance,
     modules,
@@ -33,7 +34,6 @@ from controller.api.handlers import (
     releases,
     reseller_usage,
     resellers,
-    reset_page,
     rollouts,
     schedules,
     settings,
@@ -88,10 +88,9 @@ API_ROUTES: Final = (
 )
 """Below /api/v1."""
 ROOT_ROUTES: Final = (
-    *sign_in_links.ROOT_ROUTES,
     *branding.ROOT_ROUTES,
     *enrolment.ROOT_ROUTES,
     *releases.ROOT_ROUTES,
-    *reset_page.ROUTES,
+    *link_pages.ROUTES,
 )
 """At the root."""

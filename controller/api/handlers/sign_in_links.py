@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import msgspec
-from litestar import Request, Response, get, post
+from litestar import Request, Response, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from msgspec import Meta
 
 from controller.api.guards import DURING_MAINTENANCE, PUBLIC
 from controller.api.handlers.auth import SessionView, address_of, answer_sign_in
-from controller.api.handlers.reset_page import PAGE_POLICY
 from controller.api.rate_limit import LoginThrottle
 from controller.core.auth.attempts import Device
 from controller.core.auth.passkeys import PasskeyProof
@@ -24,26 +22,6 @@ from controller.core.http import PathId
 from controller.core.operations import Operations
 
 _OWNER: Final = "a link's owner"
-_SCRIPT: Final = Path(__file__).parent.parent / "static" / "sign-in" / "page.js"
-_PAGE: Final = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Signing in</title>
-</head>
-<body>
-<h1>Signing in</h1>
-<p id="say" role="status">One moment.</p>
-<form hidden>
-<p><label>Code <input autocomplete="one-time-code" maxlength="40" required></label> <button>Go on</button></p>
-</form>
-<p id="done" hidden><a href="/docs">What you can do from here</a></p>
-<script src="/sign-in/page.js"></script>
-</body>
-</html>
-"""
 
 
 class LinkCredentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,18 +77,4 @@ async def use_sign_in_link(
     return answer_sign_in(sign_in)
 
 
-@get("/sign-in", opt={PUBLIC: True}, include_in_schema=False)
-async def show_sign_in_page() -> Response[str]:
-    """What a link opens. It is the same for everybody: the token never comes here."""
-    return Response(_PAGE, media_type="text/html", headers={"content-security-policy": PAGE_POLICY})
-
-
-@get("/sign-in/page.js", opt={PUBLIC: True}, include_in_schema=False, sync_to_thread=True)
-def read_sign_in_script() -> Response[bytes]:
-    """Its script."""
-    return Response(_SCRIPT.read_bytes(), media_type="text/javascript")
-
-
 ROUTES = (create_sign_in_link, use_sign_in_link)
-ROOT_ROUTES = (show_sign_in_page, read_sign_in_script)
-"""At the root."""

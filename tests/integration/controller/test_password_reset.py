@@ -386,7 +386,7 @@ async def test_page_of_the_link_runs_no_foreign_script_and_asks_the_confirming_r
     anonymous_client: httpx.AsyncClient,
 ) -> None:
     page = await anonymous_client.get("/reset-password")
-    script = await anonymous_client.get("/reset-password/page.js")
+    script = await anonymous_client.get("/link-pages/reset-password.js")
 
     assert (page.status_code, script.status_code) == (200, 200)
     assert "script-src 'self'" in page.headers["content-security-policy"]

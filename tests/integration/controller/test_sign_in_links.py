@@ -125,8 +125,8 @@ async def test_link_when_an_administrator_views_as_somebody_cannot_be_made(world
 
 async def test_page_of_a_link_is_the_same_for_everybody(world: World) -> None:
     page = await world.http.get("/sign-in", headers={"authorization": ""})
-    script = await world.http.get("/sign-in/page.js", headers={"authorization": ""})
+    script = await world.http.get("/link-pages/sign-in.js", headers={"authorization": ""})
 
     assert (page.status_code, script.status_code) == (200, 200)
     assert "default-src 'none'" in page.headers["content-security-policy"]
-    assert '<script src="/sign-in/page.js">' in page.text
+    assert '<script src="/link-pages/sign-in.js">' in page.text
