@@ -4,6 +4,7 @@
 const token = location.hash.slice(1);
 history.replaceState(null, "", location.pathname);
 
+const asSentence = (text) => text[0].toUpperCase() + text.slice(1).replace(/[^.]$/, "$&.");
 const form = document.querySelector("form");
 const say = document.querySelector("#say");
 
@@ -25,7 +26,7 @@ form.addEventListener("submit", async (event) => {
     return;
   }
   const problem = await answer.json().catch(() => ({}));
-  say.textContent = [problem.detail || "It did not work.", problem.hint].filter(Boolean).join(" ");
+  say.textContent = [problem.detail || "It did not work.", problem.hint].filter(Boolean).map(asSentence).join(" ");
 });
 
 if (!token) {

@@ -4,6 +4,7 @@
 const token = location.hash.slice(1);
 history.replaceState(null, "", location.pathname);
 
+const asSentence = (text) => text[0].toUpperCase() + text.slice(1).replace(/[^.]$/, "$&.");
 const form = document.querySelector("form");
 const say = document.querySelector("#say");
 const done = document.querySelector("#done");
@@ -23,7 +24,7 @@ async function signIn(code) {
   const problem = await answer.json().catch(() => ({}));
   form.hidden = !["second_factor_required", "wrong_code"].includes(problem.code);
   say.textContent = form.hidden || code
-    ? [problem.detail || "It did not work.", problem.hint].filter(Boolean).join(" ")
+    ? [problem.detail || "It did not work.", problem.hint].filter(Boolean).map(asSentence).join(" ")
     : "One more step: a code of your device, or a recovery code.";
   if (!form.hidden) form.querySelector("input").focus();
 }
