@@ -25,6 +25,8 @@ from controller.core.accounts import store
 from controller.core.accounts.models import Account
 from controller.core.accounts.views import AccountPage
 from controller.core.auth.models import ApiToken, User
+from controller.core.context import Actor, Role
+from controller.core.tenancy.catalogue import list_held
 
 _bearer = HTTPBearer()
 
@@ -40,6 +42,8 @@ class Me(BaseModel):
     must_change_password: bool
     has_second_factor: bool
     expires_at: datetime | None
+    permissions: list[str]
+    impersonated_by: str
 
 
 async def open_session(request: Request) -> AsyncIterator[AsyncSession]:
@@ -62,6 +66,7 @@ async def find_me(
     row = (await session.execute(statement)).one_or_none()
     if row is None or (row.expires_at is not None and row.expires_at <= datetime.now(UTC)):
         raise HTTPException(status_code=401)
+    actor = Actor(kind="token", id=str(row.id), name=row.username, role=Role(row.role), scopes=frozenset(row.scopes))
     return Me(
         id=row.id,
         username=row.username,
@@ -71,6 +76,8 @@ async def find_me(
         must_change_password=False,
         has_second_factor=False,
         expires_at=row.expires_at,
+        permissions=list_held(actor),
+        impersonated_by="",
     )
 
 
