@@ -20,7 +20,7 @@ GENESIS_HASH: Final = "0" * 64
 FORMAT: Final = "wcp360-audit-1"
 CHECKPOINT_TYPE: Final = "application/vnd.wcp360.audit-checkpoint.v1+json"
 PLAIN_FIELDS: Final = ("number", "at", "actor", "actor_name", "request_id", "action", "target", "target_name")
-LATER_FIELDS: Final = ("address", "account_id", "client_id")
+LATER_FIELDS: Final = ("address", "account_id", "client_id", "reseller_id")
 """Hashed where an entry has them: an entry without one has the hash that it had before the field existed."""
 STATE_FIELDS: Final = ("before", "after")
 

@@ -27,6 +27,7 @@ class Job(Model):
         Index("ix_jobs_lane", "node_id", "resource_key", "state"),
         Index("ix_jobs_state_created", "state", "created_at"),
         Index("ix_jobs_account", "account_id", "id"),
+        Index("ix_jobs_node", "node_id", "id"),
     )
 
     node_id: Mapped[str] = mapped_column(String(36))

@@ -28,6 +28,7 @@ COLUMNS: Final = (
     AuditEntry.address,
     AuditEntry.account_id,
     AuditEntry.client_id,
+    AuditEntry.reseller_id,
     AuditEntry.request_id,
     AuditEntry.action,
     AuditEntry.target,
@@ -86,7 +87,7 @@ async def append_entries(ctx: OpContext, changes: Sequence[Change]) -> list[Tena
     tenants = TenantFinder(ctx.session)
     head = await _lock_head(ctx.session)
     for change in changes:
-        tenant = await tenants.find(change)
+        tenant = await tenants.find(change, ctx.actor)
         found.append(tenant)
         entry = AuditEntry(
             number=head.number + 1,
@@ -96,6 +97,7 @@ async def append_entries(ctx: OpContext, changes: Sequence[Change]) -> list[Tena
             address=ctx.actor.address[:64] or None,
             account_id=tenant.account_id,
             client_id=tenant.client_id,
+            reseller_id=tenant.reseller_id,
             request_id=ctx.request_id[:100],
             action=change.action,
             target=change.target,

@@ -12,9 +12,9 @@ from sqlalchemy import select
 from controller.core.audit.chain import verify_chain
 from controller.core.audit.checkpoints import Checkpoints
 from controller.core.audit.models import AuditEntry
-from controller.core.audit.selection import AuditFilter, select_wanted
+from controller.core.audit.selection import AuditFilter, contains_text, select_wanted
 from controller.core.context import OpContext
-from controller.core.paging import PageRequest, contains, fetch_page
+from controller.core.paging import PageRequest, fetch_page
 
 
 class AuditEntryView(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +28,7 @@ class AuditEntryView(msgspec.Struct, frozen=True, kw_only=True):
     address: Annotated[str | None, Meta(description="Where the request came from; null: the controller itself.")]
     account_id: Annotated[str | None, Meta(description="The account that it is about; null: none.")]
     client_id: Annotated[str | None, Meta(description="Whose account it was then.")]
+    reseller_id: Annotated[str | None, Meta(description="Whose client it was then.")]
     request_id: Annotated[str, Meta(description="The API request, as in the X-Request-ID header and the logs.")]
     action: Annotated[str, Meta(description="noun.verb.", examples=["site.create"])]
     target: Annotated[str, Meta(description="noun/ID of what was changed.")]
@@ -70,7 +71,7 @@ async def list_audit(ctx: OpContext, page: PageRequest, wanted: AuditFilter) -> 
     """
     ctx.actor.require("audit", "read")
     statement = select_wanted(select(AuditEntry), wanted)
-    condition = contains((AuditEntry.target_name, AuditEntry.action, AuditEntry.actor_name), page.search)
+    condition = contains_text(page.search)
     if condition is not None:
         statement = statement.where(condition)
     found = await fetch_page(ctx.session, statement, page)
@@ -107,6 +108,7 @@ def _view(entry: AuditEntry) -> AuditEntryView:
         address=entry.address,
         account_id=entry.account_id,
         client_id=entry.client_id,
+        reseller_id=entry.reseller_id,
         request_id=entry.request_id,
         action=entry.action,
         target=entry.target,

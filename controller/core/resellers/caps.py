@@ -84,6 +84,8 @@ async def read_promised(
 ) -> dict[str, Promised]:
     """Reseller's id to what was promised, for these resellers or for all. Accounts on their way out still count."""
     found = {reseller_id: Promised() for reseller_id in reseller_ids or ()}
+    if reseller_ids is not None and not found:
+        return found
     is_wanted = Client.reseller_id.is_not(None) if reseller_ids is None else Client.reseller_id.in_(reseller_ids)
     statement = (
         select(Client.reseller_id, Account.package_id, Account.package_version_id, func.count())

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, false, literal, or_, select
+from sqlalchemy import ColumnElement, Select, and_, false, literal, or_, select, union
 from sqlalchemy.orm import with_loader_criteria
 from sqlalchemy.sql.base import ExecutableOption
 
@@ -33,6 +33,7 @@ _MEMBERS: Final = AccountMember.__table__.alias("own_members")
 _USERS: Final = User.__table__.alias("own_users")
 _PACKAGES: Final = Package.__table__.alias("own_packages")
 _JOBS: Final = Job.__table__.alias("own_jobs")
+_ENTRIES: Final = AuditEntry.__table__.alias("own_entries")
 
 Condition = Callable[[Reach], ColumnElement[bool]]
 
@@ -124,16 +125,26 @@ def _is_own_user(columns: Any, reach: Reach) -> ColumnElement[bool]:
 
 
 def _is_own_entry(reach: Reach) -> ColumnElement[bool]:
-    """What was done to one's clients, accounts and people, by whomever, and what one's people did."""
-    if reach.kind is ReachKind.MEMBER:
-        myself = f"user/{reach.id}"
-        own_accounts = AuditEntry.account_id.in_(_own_account_ids(reach))
-        return or_(own_accounts, AuditEntry.actor == myself, AuditEntry.target == myself)
-    us = select(literal("user/").concat(_USERS.c.id)).where(_is_own_user(_USERS.c, reach))
-    of_us = or_(AuditEntry.actor.in_(us), AuditEntry.target.in_(us))
-    if reach.kind is ReachKind.RESELLER:  # their own terms, and clients that were theirs
-        of_us = or_(of_us, AuditEntry.target == f"reseller/{reach.id}")
-    return or_(AuditEntry.client_id.in_(_own_client_ids(reach)), of_us)
+    """What was done to one's clients, accounts and people, by whomever, and what one's people did.
+
+    The log says whose an entry is, as it was then: one index has a tenant's entries in their order. Who gets a client
+    from somebody else begins with a clean log, and who had it keeps what was done in their time.
+    """
+    if reach.kind is ReachKind.CLIENT:
+        return AuditEntry.client_id == reach.id
+    if reach.kind is ReachKind.RESELLER:
+        return AuditEntry.reseller_id == reach.id
+    myself = f"user/{reach.id}"
+    # One search in an index for each, not one walk through the log that asks all of them of every entry.
+    found = (
+        select(_ENTRIES.c.id).where(condition)
+        for condition in (
+            _is_in(_ENTRIES.c.account_id, _own_account_ids(reach)),
+            _ENTRIES.c.actor == myself,
+            _ENTRIES.c.target == myself,
+        )
+    )
+    return AuditEntry.id.in_(union(*found))
 
 
 def _is_own_reseller(reach: Reach) -> ColumnElement[bool]:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from controller.db.base import Model
 
 _IS_LIVE = text("deleted_at IS NULL")
+_IS_PARKED = text("parked_at IS NOT NULL")
 
 
 class Site(Model):
@@ -19,6 +20,7 @@ class Site(Model):
     __tablename__ = "sites"
     __table_args__ = (
         Index("uq_sites_domain_live", "domain", unique=True, sqlite_where=_IS_LIVE, postgresql_where=_IS_LIVE),
+        Index("ix_sites_parked", "id", sqlite_where=_IS_PARKED, postgresql_where=_IS_PARKED),
     )
 
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)

@@ -42,7 +42,7 @@ def make_entries(count: int, first: int = 1, previous: str = GENESIS_HASH) -> li
         entry: Record = {
             "kind": "entry", "number": number, "at": f"2026-01-01T00:00:{number:02}.000000+00:00", "actor": "user/1",
             "actor_name": "ada" if number % 2 else FORMULA, "address": "192.0.2.1" if number % 3 else None,
-            "account_id": None, "client_id": "c1", "request_id": f"r{number}", "action": "site.create",
+            "account_id": None, "client_id": "c1", "reseller_id": None, "request_id": f"r{number}", "action": "site.create",
             "target": "site/1", "target_name": "a.example\u2028ü", "before": None,
             "after": {"name": "'x", "size": 1.5, "list": [1, None, "ä\n"]}, "previous_hash": previous,
         }  # fmt: skip
