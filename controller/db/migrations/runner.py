@@ -20,6 +20,8 @@ _FOLDER: Final = Path(__file__).parent
 _LOCK_KEY: Final = 0x77637033_36300002
 """Advisory lock of PostgreSQL: "wcp360" and a number; changes (core.operations) use another one."""
 _LOCK_TIMEOUT: Final = "60s"
+SEARCH_INDEX_PREFIX: Final = "tg_"
+"""Of indexes that only PostgreSQL can have: models do not name them (revision 0004)."""
 
 
 async def upgrade(url: str, revision: str = "head") -> None:
@@ -45,8 +47,16 @@ async def find_differences(url: str, metadata: MetaData) -> list[Any]:
     """What autogenerate would change; empty when revisions and models agree."""
     async with _connect(url) as connection:
         return await connection.run_sync(
-            lambda sync: compare_metadata(MigrationContext.configure(sync, opts={"compare_type": True}), metadata)
+            lambda sync: compare_metadata(MigrationContext.configure(sync, opts=_COMPARISON), metadata)
         )
+
+
+def is_compared(_object: Any, name: str | None, kind: str, _is_in_database: bool, _compare_to: Any) -> bool:  # noqa: FBT001 - alembic calls it so
+    """Whether autogenerate looks at it: alembic's `include_object`."""
+    return not (kind == "index" and name is not None and name.startswith(SEARCH_INDEX_PREFIX))
+
+
+_COMPARISON: Final[dict[str, Any]] = {"compare_type": True, "include_object": is_compared}
 
 
 async def read_revision(url: str) -> str | None:
