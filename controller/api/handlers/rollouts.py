@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from litestar import Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.context import Actor
@@ -16,7 +16,8 @@ from controller.core.operations import FleetContext, Operations
 from controller.core.paging import DEFAULT_LIMIT, PageRequest, fetch_page
 from controller.fleet.fleet import Fleet
 from controller.fleet.models import Node
-from controller.fleet.rollouts.models import Rollout, RolloutNode, RolloutNodeState
+from controller.fleet.rollouts.counts import count_members
+from controller.fleet.rollouts.models import Rollout, RolloutNode
 from controller.fleet.rollouts.rollouts import get_rollout
 from controller.fleet.rollouts.views import (
     RolloutCreate,
@@ -32,9 +33,8 @@ _TAGS = ["rollouts"]
 
 
 async def _view(session: AsyncSession, row: Rollout) -> RolloutView:
-    statement = select(RolloutNode.wave, RolloutNode.state, func.count()).where(RolloutNode.rollout_id == row.id)
-    rows = (await session.execute(statement.group_by(RolloutNode.wave, RolloutNode.state))).all()
-    return render_rollout(row, {(wave, RolloutNodeState(state)): count for wave, state, count in rows})
+    counts = await count_members(session, RolloutNode, [row.id])
+    return render_rollout(row, counts[row.id])
 
 
 def _view_of(
@@ -62,7 +62,8 @@ async def list_rollouts(
     async def query(ctx: FleetContext) -> RolloutPage:
         ctx.actor.require("rollouts", "read")
         found = await fetch_page(ctx.session, select(Rollout), PageRequest(limit=limit, cursor=cursor))
-        items = tuple([await _view(ctx.session, row) for row in found.rows])
+        counts = await count_members(ctx.session, RolloutNode, [row.id for row in found.rows])
+        items = tuple(render_rollout(row, counts[row.id]) for row in found.rows)
         return RolloutPage(items=items, next_cursor=found.next_cursor)
 
     return await operations.read(actor, request_id, query)

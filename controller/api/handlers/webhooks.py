@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Any
 
 import msgspec
@@ -49,8 +50,9 @@ class EventTypeList(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: str | None = None
 
 
+@lru_cache(maxsize=1024)
 def render_event_type(event: EventType) -> EventTypeView:
-    """The view of an event."""
+    """The view of an event. Kept: its types do not change while the process runs, and their schemas take a while."""
     return EventTypeView(
         name=event.name,
         description=event.description,

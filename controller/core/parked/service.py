@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, Protocol
 
@@ -127,7 +127,8 @@ async def list_parked(ctx: FleetContext, page: PageRequest, wanted: ParkedFilter
         if value is not None:
             statement = statement.where(getattr(ParkedResource, name) == value[:300])
     found = await fetch_page(ctx.session, statement, page)
-    items = tuple([await view_parked(ctx.session, row) for row in found.rows])
+    retrying = await _list_retrying(ctx.session, found.rows)
+    items = tuple(_view(row, is_retrying=row.id in retrying) for row in found.rows)
     return ParkedPage(items=items, next_cursor=found.next_cursor)
 
 
@@ -154,14 +155,24 @@ async def get_parked(session: AsyncSession, row_id: str) -> ParkedResource:
 
 async def view_parked(session: AsyncSession, row: ParkedResource) -> ParkedView:
     """For the API."""
+    return _view(row, is_retrying=bool(await _list_retrying(session, [row])))
+
+
+async def _list_retrying(session: AsyncSession, rows: Sequence[ParkedResource]) -> frozenset[str]:
+    """Ids of those that an unfinished job will try anew."""
     newer = exists().where(
-        Job.node_id == row.node_id,
-        Job.resource_key == row.subject,
+        Job.node_id == ParkedResource.node_id,
+        Job.resource_key == ParkedResource.subject,
         Job.action == ACTION_CONVERGE,
         Job.mode == JobMode.APPLY,
-        Job.generation > row.generation,
+        Job.generation > ParkedResource.generation,
         Job.state.in_(UNFINISHED),
     )
+    statement = select(ParkedResource.id).where(ParkedResource.id.in_([row.id for row in rows]), newer)
+    return frozenset(await session.scalars(statement))
+
+
+def _view(row: ParkedResource, *, is_retrying: bool) -> ParkedView:
     context: Mapping[str, Any] = row.context or {}
     return ParkedView(
         id=row.id,
@@ -179,7 +190,7 @@ async def view_parked(session: AsyncSession, row: ParkedResource) -> ParkedView:
         output=str(context.get("stderr", "")),
         diff=row.diff,
         job_id=row.job_id,
-        is_retrying=bool(await session.scalar(select(newer))),
+        is_retrying=is_retrying,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.accounts.models import Account
@@ -21,6 +21,7 @@ from controller.core.packages.rollouts.views import (
     render_rollout_account,
 )
 from controller.core.paging import PageRequest, fetch_page
+from controller.fleet.rollouts.counts import count_members
 from controller.fleet.rollouts.models import RolloutNodeState, RolloutState
 from controller.fleet.rollouts.steps import require_state, try_again
 
@@ -36,7 +37,8 @@ async def list_package_rollouts(ctx: FleetContext, package_id: str | None, page:
     if package_id is not None:
         statement = statement.where(PackageRollout.package_id == require_id_field("package_id", package_id))
     found = await fetch_page(ctx.session, statement, page)
-    items = tuple([await view_package_rollout(ctx.session, row) for row in found.rows])
+    counts = await count_members(ctx.session, PackageRolloutAccount, [row.id for row in found.rows])
+    items = tuple(render_package_rollout(row, counts[row.id]) for row in found.rows)
     return PackageRolloutPage(items=items, next_cursor=found.next_cursor)
 
 
@@ -138,10 +140,8 @@ async def move(
 
 async def view_package_rollout(session: AsyncSession, row: PackageRollout) -> PackageRolloutView:
     """For the API."""
-    table = PackageRolloutAccount
-    statement = select(table.wave, table.state, func.count()).where(table.rollout_id == row.id)
-    rows = (await session.execute(statement.group_by(table.wave, table.state))).all()
-    return render_package_rollout(row, {(wave, RolloutNodeState(state)): count for wave, state, count in rows})
+    counts = await count_members(session, PackageRolloutAccount, [row.id])
+    return render_package_rollout(row, counts[row.id])
 
 
 async def get_package_rollout(ctx: FleetContext, rollout_id: str, *, is_locked: bool = False) -> PackageRollout:
