@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import io
 import time
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +24,6 @@ from controller.core.audit.export import Export, ExportFormat, ExportWish, plan_
 from controller.core.audit.models import HEAD_ID, AuditEntry, AuditHead
 from controller.core.audit.selection import AuditFilter
 from controller.core.context import SYSTEM, OpContext
-from controller.db.base import new_id
 from controller.db.engine import Database
 from controller.db.migrations import runner
 from controller.fleet.signing.signer import LocalSigner
@@ -57,7 +57,12 @@ def make_rows(count: int) -> Iterator[dict[str, Any]]:
             "before": STATE, "after": STATE | {"generation": number}, "previous_hash": previous,
         }  # fmt: skip
         row["hash"] = previous = hash_entry(row | {"at": at.isoformat(timespec="microseconds")})
-        yield row | {"id": new_id(), "at": at, "created_at": at, "updated_at": at}
+        yield row | {"id": _id_of(at), "at": at, "created_at": at, "updated_at": at}
+
+
+def _id_of(at: datetime) -> str:
+    """A UUIDv7 of that moment, as an entry written then has. Source: RFC 9562 section 5.7."""
+    return str(uuid.UUID(int=int(at.timestamp() * 1000) << 80 | 7 << 76 | 2 << 62))
 
 
 async def fill(database: Database, checkpoints: Checkpoints, count: int) -> None:
