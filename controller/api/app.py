@@ -170,9 +170,7 @@ def provide_actor(request: Request[Any, Any, Any]) -> Actor:
     Raises:
         UnauthenticatedError: Nobody we know.
     """
-    actor = require_identity(request).actor
-    address = request.client.host if request.client is not None else ""
-    return dataclasses.replace(actor, address=address)
+    return require_identity(request).actor
 
 
 def provide_request_id(request: Request[Any, Any, Any]) -> str:

@@ -6,6 +6,7 @@ and those must be logged, counted and answered like all others.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 from collections import Counter
@@ -145,8 +146,7 @@ class Edge:
             scopes.remember_identity(scope, None, is_rejected=False)
             return
         headers = Headers.from_scope(scope)  # type: ignore[arg-type] # any scope with headers
-        bearer = _bearer_from(headers)
-        secret = bearer or _cookie_from(headers)
+        secret, is_cookie = find_secret(headers)
         address = _address_of(scope)
         policy = await self._policies.current()
         scopes.remember_policy(scope, policy)
@@ -154,9 +154,12 @@ class Edge:
         if secret:
             require_let_in(policy, address)
         identity = await self._identities.find_identity(secret, address) if secret else None
-        if bearer is None:
+        if is_cookie or not secret:
             # Browsers add a cookie to requests that other sites caused; a bearer token only our own callers add.
             require_own_origin(scope, headers, self._own_origin, is_signed_in=identity is not None)
+        if identity is not None:  # the audit log says where every change came from
+            actor = dataclasses.replace(identity.actor, address=address)
+            identity = dataclasses.replace(identity, actor=actor)
         scopes.remember_identity(scope, identity, is_rejected=bool(secret) and identity is None)
         if identity is not None:
             bind_contextvars(actor=identity.actor.reference)
@@ -220,6 +223,12 @@ def _request_id_from(headers: Headers) -> str:
     """The caller's id when it is sane enough for a log, else a new one."""
     given = headers.get("x-request-id", "")
     return given if _REQUEST_ID.fullmatch(given) else new_id()
+
+
+def find_secret(headers: Headers) -> tuple[str, bool]:
+    """The secret that a request shows, and whether it is a cookie's; empty: none. A bearer token counts first."""
+    bearer = _bearer_from(headers)
+    return (bearer, False) if bearer else (_cookie_from(headers) or "", True)
 
 
 def _bearer_from(headers: Headers) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any, Final
 
@@ -13,9 +14,9 @@ from litestar.di import NamedDependency
 from litestar.exceptions import WebSocketDisconnect
 
 from controller.api import scopes
-from controller.api.guards import PUBLIC, require_own_password, require_second_factor
+from controller.api.guards import PUBLIC
+from controller.api.vigil import ASK_AGAIN_SECONDS, Vigil, address_of, secret_of
 from controller.core.auth.identities import Identity
-from controller.core.auth.policy import require_let_in
 from controller.core.auth.service import Authenticator
 from controller.core.context import Actor
 from controller.core.events.publisher import EventPublisher, Notice, Subscription, Topic
@@ -90,40 +91,50 @@ async def stream_events(
     """Serve one listener until it leaves. A listener that proves nobody within ten seconds is sent away."""
     await socket.accept()
     try:
-        identity = await _identify(socket, authenticator)
+        vigil = Vigil(authenticator, await _secret_of(socket), address_of(socket))
+        identity = await vigil.ask()
         with publisher.subscribe() as subscription:
+            sight = Sight(operations, identity.actor)
+            vigil.settle = follow_rights(sight, subscription)
             await _say(socket, ControlMessage(event="ready"))
-            await _serve(socket, subscription, Sight(operations, identity.actor))
+            await _serve(socket, subscription, sight, vigil)
     except FleetError as error:
         await socket.close(code=_close_code_of(error), reason=error.message[:100])
     except WebSocketDisconnect:
         return
 
 
-async def _identify(socket: WebSocket[Any, Any, Any], authenticator: Authenticator) -> Identity:
-    identity = scopes.identity_of(socket.scope) or await _find_by_message(socket, authenticator)
-    require_own_password(identity)
-    require_second_factor(identity, await authenticator.policies.current())
-    return identity
+async def _secret_of(socket: WebSocket[Any, Any, Any]) -> str:
+    """Of the headers if it is good; else what the first message says."""
+    return secret_of(socket) if scopes.identity_of(socket.scope) is not None else await _read_token(socket)
 
 
-async def _find_by_message(socket: WebSocket[Any, Any, Any], authenticator: Authenticator) -> Identity:
+async def _read_token(socket: WebSocket[Any, Any, Any]) -> str:
+    """The secret of the first message."""
     try:
         async with asyncio.timeout(FIRST_MESSAGE_SECONDS):
             message = parse_message(await socket.receive_text())
     except TimeoutError as error:
         raise UnauthenticatedError("no token came in time") from error
-    address = socket.client.host if socket.client else ""
-    require_let_in(await authenticator.policies.current(), address)
-    found = await authenticator.find_identity(message.token, address) if message.token else None
-    if found is None:
+    if not message.token:
         raise UnauthenticatedError("the first message must hold a valid token")
-    return found
+    return message.token
 
 
-async def _serve(socket: WebSocket[Any, Any, Any], subscription: Subscription, sight: Sight) -> None:
-    reader = asyncio.create_task(_read(socket, subscription, sight.actor))
-    writer = asyncio.create_task(_write(socket, subscription, sight))
+def follow_rights(sight: Sight, subscription: Subscription) -> Callable[[Identity], Awaitable[None]]:
+    """What a vigil tells who they are now: they hear by that, and no longer at all what they may not."""
+
+    async def settle(identity: Identity) -> None:
+        if identity.actor != sight.actor:
+            sight.become(identity.actor)
+            require_topics(identity.actor, sorted(subscription.topics))
+
+    return settle
+
+
+async def _serve(socket: WebSocket[Any, Any, Any], subscription: Subscription, sight: Sight, vigil: Vigil) -> None:
+    reader = asyncio.create_task(_read(socket, subscription, sight))
+    writer = asyncio.create_task(_write(socket, subscription, sight, vigil))
     done, pending = await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
     for task in pending:
         task.cancel()
@@ -132,19 +143,20 @@ async def _serve(socket: WebSocket[Any, Any, Any], subscription: Subscription, s
         task.result()
 
 
-async def _read(socket: WebSocket[Any, Any, Any], subscription: Subscription, actor: Actor) -> None:
+async def _read(socket: WebSocket[Any, Any, Any], subscription: Subscription, sight: Sight) -> None:
     while True:
         message = parse_message(await socket.receive_text())
         if message.subscribe is not None:
-            subscription.topics = require_topics(actor, message.subscribe)
+            subscription.topics = require_topics(sight.actor, message.subscribe)
             await _say(socket, ControlMessage(event="subscribed", topics=tuple(sorted(subscription.topics))))
 
 
-async def _write(socket: WebSocket[Any, Any, Any], subscription: Subscription, sight: Sight) -> None:
+async def _write(socket: WebSocket[Any, Any, Any], subscription: Subscription, sight: Sight, vigil: Vigil) -> None:
     said_at = monotonic()
     while not subscription.is_dropped:
-        notice = await subscription.next(HEARTBEAT_SECONDS)
-        if notice is not None and not await sight.sees(notice):
+        notice = await subscription.next(ASK_AGAIN_SECONDS)
+        await vigil.keep()
+        if notice is None or not await sight.sees(notice):
             if monotonic() - said_at < HEARTBEAT_SECONDS:
                 continue
             notice = None

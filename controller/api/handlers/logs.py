@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Annotated, Any, Final
 
@@ -15,6 +15,9 @@ from litestar.di import NamedDependency
 from litestar.params import PathParameter, QueryParameter
 from litestar.response import Stream
 
+from controller.api.vigil import Vigil, address_of, secret_of
+from controller.core.auth.identities import Identity
+from controller.core.auth.service import Authenticator
 from controller.core.context import Actor
 from controller.core.http import PathId
 from controller.core.operations import Operations
@@ -34,6 +37,8 @@ _log = structlog.get_logger("controller.logs")
 _ENCODER = msgspec.json.Encoder()
 
 Encode = Callable[["LogLine | LogFailure"], bytes]
+Keep = Callable[[], Awaitable[None]]
+"""Raises once the reader may read no more."""
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +96,7 @@ async def read_site_log(
     operations: NamedDependency[Operations],
     actor: NamedDependency[Actor],
     request_id: NamedDependency[str],
+    authenticator: NamedDependency[Authenticator],
     lines: Lines = 100,
     after: After = None,
     follow: Follow = False,
@@ -100,7 +106,12 @@ async def read_site_log(
     wanted = await operations.read(actor, request_id, lambda ctx: plan_log_stream(ctx, site_id, wish))
     stream = await streams.open(wanted)
     if follow:
-        return _follow(stream, is_event_stream=EVENT_STREAM in request.headers.get("accept", ""))
+
+        async def settle(identity: Identity) -> None:
+            await operations.read(identity.actor, request_id, lambda ctx: plan_log_stream(ctx, site_id, wish))
+
+        vigil = Vigil(authenticator, secret_of(request), address_of(request), settle)
+        return _follow(stream, vigil.keep, is_event_stream=EVENT_STREAM in request.headers.get("accept", ""))
     try:
         return Response(await _read_page(stream, after=after))
     finally:
@@ -125,10 +136,10 @@ async def _read_page(stream: NodeStream, *, after: str | None) -> LogPage:
     return LogPage(items=tuple(items), cursor=items[-1].cursor if items else after)
 
 
-def _follow(stream: NodeStream, *, is_event_stream: bool) -> Response[Any]:
+def _follow(stream: NodeStream, keep: Keep, *, is_event_stream: bool) -> Response[Any]:
     encode = _encode_event if is_event_stream else _encode_line
     return Stream(
-        content=follow_log(stream, encode, sign_of_life=b": \n\n" if is_event_stream else b"\n"),
+        content=follow_log(stream, encode, keep, sign_of_life=b": \n\n" if is_event_stream else b"\n"),
         media_type=EVENT_STREAM if is_event_stream else NDJSON,
         headers={"x-accel-buffering": "no"},  # a proxy in front must not collect lines
         # Runs too when the reader has gone: nobody else would tell the generator, which waits for the node.
@@ -136,11 +147,12 @@ def _follow(stream: NodeStream, *, is_event_stream: bool) -> Response[Any]:
     )
 
 
-async def follow_log(stream: NodeStream, encode: Encode, *, sign_of_life: bytes) -> AsyncGenerator[bytes]:
+async def follow_log(stream: NodeStream, encode: Encode, keep: Keep, *, sign_of_life: bytes) -> AsyncGenerator[bytes]:
     """The bytes of an answer that follows a log; the next is read from the node once this one is on its way."""
     try:
         async with aclosing(_with_silences(stream)) as batches:
             async for records in batches:
+                await keep()
                 yield b"".join(encode(view_record(record)) for record in records) if records else sign_of_life
     except FleetError as error:
         _log.info("logs.broken_off", code=error.code)

@@ -33,6 +33,11 @@ class Sight:
     _known: OrderedDict[str, tuple[float, bool]] = field(default_factory=OrderedDict)
     """Id of a row to until when the answer holds, and whether they reach it."""
 
+    def become(self, actor: Actor) -> None:
+        """The listener may do something else by now, or reach other rows: what was known of them counts no more."""
+        self.actor = actor
+        self._known.clear()
+
     async def sees(self, notice: Notice) -> bool:
         """Whether it is about a row that the listener reaches. What names none of a tenant is the platform's."""
         if self.actor.reach.is_everything:
