@@ -7,7 +7,8 @@ set of rules for bodies and one form of field errors.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -56,8 +57,11 @@ def parse_body(raw: bytes, kind: Any) -> Any:
         raise InvalidInputError(f"the body is not JSON: {error}") from error
     except RecursionError as error:
         raise InvalidInputError("the body is nested too deeply") from error
-    if b"\\u0000" in raw and (field := find_nul(msgspec.to_builtins(value))) is not None:
+    plain = msgspec.to_builtins(value, builtin_types=(datetime,))
+    if b"\\u0000" in raw and (field := find_nul(plain)) is not None:
         raise InvalidInputError("a NUL character is not allowed", field=field)
+    if (field := find_lost_time(plain)) is not None:
+        raise InvalidInputError("this time lies beyond the calendar in UTC", field=field)
     return value
 
 
@@ -78,19 +82,35 @@ def _explain(error: msgspec.ValidationError) -> InvalidInputError:
     return InvalidInputError(f"{field} {sentence}", field=field)
 
 
-def find_nul(value: Any, path: str = "") -> str | None:
+def find_nul(value: Any) -> str | None:
     """Dotted path of the first text with a NUL character, which PostgreSQL cannot store; None when there is none."""
-    if isinstance(value, str):
-        return path if "\x00" in value else None
+    return _find(value, lambda part: isinstance(part, str) and "\x00" in part)
+
+
+def find_lost_time(value: Any) -> str | None:
+    """Dotted path of the first time that has no like in UTC, as the first and last day of the calendar can be."""
+    return _find(value, lambda part: isinstance(part, datetime) and not _fits_utc(part))
+
+
+def _fits_utc(at: datetime) -> bool:
+    try:
+        at.astimezone(UTC)
+    except OverflowError:
+        return False
+    return True
+
+
+def _find(value: Any, is_wrong: Callable[[Any], bool], path: str = "") -> str | None:
+    """Dotted path of the first part that is wrong; of a key: that of its object."""
     if isinstance(value, dict):
-        if any("\x00" in str(key) for key in value):
+        if any(map(is_wrong, value)):
             return path
         children: Iterable[tuple[Any, Any]] = value.items()
     elif isinstance(value, list | tuple):
         children = enumerate(value)
     else:
-        return None
-    found = (find_nul(child, join_path(path, str(key))) for key, child in children)
+        return path if is_wrong(value) else None
+    found = (_find(child, is_wrong, join_path(path, str(key))) for key, child in children)
     return next((hit for hit in found if hit is not None), None)
 
 

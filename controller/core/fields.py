@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Final, TypeVar
 
 from shared.errors import InvalidInputError, NotFoundError
@@ -55,6 +56,19 @@ def require_email(field: str, raw: str) -> str:
     if len(raw) > MAX_EMAIL_LENGTH or not _EMAIL.fullmatch(raw):
         raise InvalidInputError(f"{raw[:80]!r} is not an e-mail address such as ada@example.com", field=field)
     return raw
+
+
+def require_moment(field: str, at: datetime) -> datetime:
+    """Return the time if it can be compared and counted with: it has a zone, and months around it have a place.
+
+    Raises:
+        InvalidInputError: It has no zone, or is of another age.
+    """
+    if at.tzinfo is None:
+        raise InvalidInputError(f"{field} needs a time zone, for example 2026-01-31T12:00:00Z", field=field)
+    if not 1971 <= at.year <= 9000:
+        raise InvalidInputError(f"{field} must be of the years 1971 to 9000", field=field)
+    return at
 
 
 def require_id(noun: str, raw: str) -> str:

@@ -27,6 +27,8 @@ from shared.audit_csv import render_header, render_rows
 from shared.audit_proof import FORMAT, render_line
 from shared.errors import InvalidInputError
 
+NUMBER_END: Final = 2**63
+"""Numbers of entries are 64 bits in the database."""
 Records = Iterable[Mapping[str, Any]]
 
 
@@ -63,8 +65,8 @@ async def plan_export(ctx: OpContext, wish: ExportWish, checkpoints: Checkpoints
         ForbiddenError, InvalidInputError
     """
     ctx.actor.require_platform("audit", "read")
-    if wish.first < 1:
-        raise InvalidInputError("first must be 1 or more", field="first")
+    if not 1 <= wish.first < NUMBER_END:
+        raise InvalidInputError("first must be 1 or more, and a number that an entry can have", field="first")
     if wish.last is not None and wish.last < wish.first:
         raise InvalidInputError("last must not be before first", field="last")
     select_wanted(

@@ -11,9 +11,8 @@ import msgspec
 from sqlalchemy import ColumnElement, Select, String, literal_column
 
 from controller.core.audit.models import IS_SECURITY, AuditEntry
-from controller.core.fields import require_text
+from controller.core.fields import require_moment, require_text
 from controller.core.paging import MAX_SEARCH_LENGTH
-from shared.errors import InvalidInputError
 
 _LATE: Final = timedelta(minutes=10)
 """An id is made a moment after the time of its entry: after the rest of a transaction, perhaps by another clock."""
@@ -88,13 +87,7 @@ def contains_text(search: str | None) -> ColumnElement[bool] | None:
 
 
 def _require_zone(name: str, moment: datetime | None) -> datetime | None:
-    if moment is None:
-        return None
-    if moment.tzinfo is None:
-        raise InvalidInputError(f"{name} needs a time zone, for example 2026-01-31T12:00:00Z", field=name)
-    if not 1971 <= moment.year <= 9000:
-        raise InvalidInputError(f"{name} must be of the years 1971 to 9000", field=name)
-    return moment
+    return None if moment is None else require_moment(name, moment)
 
 
 def _first_id(moment: datetime) -> str:

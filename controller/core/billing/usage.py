@@ -16,7 +16,7 @@ from controller.core.audit.models import AuditEntry
 from controller.core.billing.periods import ACTIONS, Life, Period, Turn, list_periods
 from controller.core.clients.models import Client
 from controller.core.context import OpContext
-from controller.core.fields import require_id_field
+from controller.core.fields import require_id_field, require_moment
 from controller.core.packages.models import Package
 from controller.core.paging import PageRequest, fetch_page
 from shared.errors import InvalidInputError
@@ -71,8 +71,8 @@ async def export_usage(
         InvalidInputError: The end is not after the begin, is too far from it, or lies ahead.
     """
     ctx.actor.require("billing", "read")
-    ends_at = ends_at or ctx.now
-    begins_at = begins_at or ends_at - DEFAULT_LENGTH
+    ends_at = ctx.now if ends_at is None else require_moment("ends_at", ends_at)
+    begins_at = ends_at - DEFAULT_LENGTH if begins_at is None else require_moment("begins_at", begins_at)
     _require_times(begins_at, ends_at, now=ctx.now)
     statement = select(Account).where(
         Account.created_at < ends_at, or_(Account.deleted_at.is_(None), Account.deleted_at > begins_at)
@@ -92,9 +92,6 @@ async def export_usage(
 
 
 def _require_times(begins_at: datetime, ends_at: datetime, *, now: datetime) -> None:
-    for field, at in (("ends_at", ends_at), ("begins_at", begins_at)):
-        if at.tzinfo is None:
-            raise InvalidInputError(f"{field} needs a zone, for example 2026-11-01T00:00:00Z", field=field)
     if ends_at > now:
         raise InvalidInputError("ends_at lies ahead; nobody knows yet", field="ends_at")
     if not timedelta() < ends_at - begins_at <= LONGEST:

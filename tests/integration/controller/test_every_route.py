@@ -201,9 +201,14 @@ class Api:
     http: httpx.AsyncClient
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
+    def document(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        document: dict[str, Any] = build_document(self.controller.app.litestar)
+        return document
+
     @property
     def routes(self) -> list[Route]:
-        paths = build_document(self.controller.app.litestar)["paths"]
+        paths = self.document()["paths"]
         return [
             Route(method, path, item[method])
             for path, item in paths.items()
