@@ -16,7 +16,7 @@ from sqlalchemy import CursorResult, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.audit.chain import record
-from controller.core.auth.identities import require_user_network
+from controller.core.auth.identities import Standing, reach_of, require_user_network
 from controller.core.auth.models import PasswordReset, User
 from controller.core.auth.passwords import Passwords
 from controller.core.auth.policy import PolicyBook, require_let_in
@@ -216,7 +216,8 @@ class PasswordResets:
             await replace_password(ctx.session, username, hashed, keep=policy.password_history)
             record(ctx, Change("user.reset_password_by_mail", f"user/{user_id}", username))
 
-        owner = Actor(kind="user", id=user_id, name=username, role=Role(user.role), address=address)
+        reach = reach_of(user_id, Standing(user.role, user.reseller_id, user.client_id, None))
+        owner = Actor(kind="user", id=user_id, name=username, role=Role(user.role), reach=reach, address=address)
         await self._operations.change(owner, request_id, use_case)
 
     def _require_mailer(self) -> None:

@@ -20,9 +20,11 @@ from controller.core.auth.attempts import get_user_of
 from controller.core.auth.models import PasswordReset, User
 from controller.core.auth.resets import PasswordResets
 from controller.core.auth.users import create_user
+from controller.core.clients.models import Client
 from controller.core.context import SYSTEM, Role
 from controller.core.mail.message import Mail
 from controller.core.operations import FleetContext
+from controller.core.tenancy.models import Reseller
 from controller.jobs.work_models import Task, TaskState
 from controller.logs import configure_logging
 from controller.mail_setup import make_mailer
@@ -393,3 +395,29 @@ async def test_page_of_the_link_runs_no_foreign_script_and_asks_the_confirming_r
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert f"{API}/auth/password-reset/confirm" in script.text
     assert page.headers["referrer-policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize("role", [Role.ADMIN, Role.RESELLER, Role.CLIENT, Role.MEMBER], ids=lambda role: role.value)
+async def test_link_when_followed_by_somebody_of_each_role_gives_them_the_new_password(
+    controller: Controller, anonymous_client: httpx.AsyncClient, inbox: Inbox, role: Role
+) -> None:
+    """Whoever follows it is nobody yet, and reaches their own row all the same."""
+    async with controller.database.write() as session:
+        user = await create_user(session, "grace", FAST_HASHER.hash(PASSWORD), role=role, must_change_password=False)
+        user.email = "grace@example.com"
+        if role is not Role.ADMIN:
+            reseller = Reseller(name="Shop", email="shop@example.com", caps={}, oversell={})
+            session.add(reseller)
+            await session.flush()
+            client = Client(name="Ada", email="ada@example.com", reseller_id=reseller.id)
+            session.add(client)
+            await session.flush()
+            user.reseller_id = reseller.id if role is Role.RESELLER else None
+            user.client_id = None if role is Role.RESELLER else client.id
+    token = await mailed(controller, anonymous_client, inbox, "grace")
+
+    answer = await confirm(anonymous_client, token)
+
+    assert answer.status_code == 204, answer.text
+    body = {"username": "grace", "password": OTHER}
+    assert (await anonymous_client.post(f"{API}/auth/login", json=body)).status_code == 200
