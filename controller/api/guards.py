@@ -17,7 +17,7 @@ from controller.core.auth.policy import SecurityPolicy
 from controller.core.maintenance.gate import OVERRIDE_HEADER, OVERRIDE_VALUE, may_override, require_open
 from controller.db.base import utc_now
 from controller.db.engine import Database
-from shared.errors import ForbiddenError, UnauthenticatedError
+from shared.errors import ForbiddenError, InvalidInputError, UnauthenticatedError
 
 PUBLIC: Final = "public"
 """A handler with opt={PUBLIC: True} answers everybody; all others want somebody we know."""
@@ -43,6 +43,11 @@ STEP_UP_ACTS: Final = frozenset(
         "impersonate-user",
         "renew-recovery-codes",
         "delete-passkey",
+        "create-user",
+        "delete-user",
+        "update-user",
+        "reset-user-password",
+        "create-sign-in-link",
     }
 )
 """Operation ids of dangerous acts: a person must have proved lately who they are, so that a session that was left open
@@ -64,6 +69,8 @@ _NOT_AS_SOMEBODY: Final = frozenset(
 DURING_MAINTENANCE: Final = "during_maintenance"
 """A handler with opt={DURING_MAINTENANCE: True} changes something also while the controller is in maintenance."""
 
+DRY_RUN: Final = "dry_run"
+"""The parameter of each handler that can say what it would do."""
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -172,6 +179,18 @@ def require_recent_proof(identity: Identity, policy: SecurityPolicy) -> None:
         )
 
 
+def require_dry_run_known(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Pass unless a change without a dry run is asked for one: it would be made, where the caller wants it not to be.
+
+    Raises:
+        InvalidInputError
+    """
+    if not isinstance(connection, Request) or connection.method in _READING or DRY_RUN not in connection.query_params:
+        return
+    if DRY_RUN not in handler.parsed_fn_signature.parameters:
+        raise InvalidInputError("this has no dry run; nothing was done", field=DRY_RUN)
+
+
 Guard = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Coroutine[Any, Any, None]]
 
 
@@ -185,6 +204,7 @@ def make_guard(database: Database) -> Guard:
 
     async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         require_known_caller(connection, handler)
+        require_dry_run_known(connection, handler)
         await guard_maintenance(connection, handler)
 
     return guard
@@ -199,7 +219,7 @@ def make_maintenance_guard(database: Database, clock: Callable[[], datetime] = u
     async def guard_maintenance(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         if not isinstance(connection, Request) or connection.method in _READING:
             return
-        if handler.opt.get(DURING_MAINTENANCE) or connection.query_params.get("dry_run") == "true":
+        if handler.opt.get(DURING_MAINTENANCE) or connection.query_params.get(DRY_RUN) == "true":
             return
         identity = _note_override(connection)
         if identity is None or not may_override(identity.actor):
