@@ -57,6 +57,17 @@ def is_within(raw: str, networks: Sequence[str]) -> bool:
     return address is not None and any(address in network for network in _read(tuple(networks)))
 
 
+def is_part_of(network: str, networks: Sequence[str]) -> bool:
+    """Whether all of a network lies in one of the others."""
+    part = ipaddress.ip_network(network)
+    return any(
+        isinstance(part, ipaddress.IPv4Network) == isinstance(whole, ipaddress.IPv4Network)
+        and whole.network_address <= part.network_address  # type: ignore[operator] # both of one version
+        and part.broadcast_address <= whole.broadcast_address  # type: ignore[operator] # both of one version
+        for whole in _read(tuple(networks))
+    )
+
+
 def is_loopback(raw: str) -> bool:
     """Whether the address is this very machine's."""
     address = _address_of(raw)

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from controller.core.audit.chain import record
 from controller.core.auth.models import ApiToken
-from controller.core.auth.networks import parse_networks
+from controller.core.auth.networks import is_part_of, parse_networks
 from controller.core.auth.secrets import TOKEN_PREFIX, hash_secret, new_secret
 from controller.core.context import Actor, Change, OpContext
 from controller.core.fields import not_found, require_id, require_text
@@ -71,21 +71,24 @@ async def create_token(ctx: OpContext, params: TokenCreate) -> NewToken:
 
     Raises:
         InvalidInputError: A field is outside its rules.
-        ForbiddenError: The actor may not, or lacks one of the scopes.
+        ForbiddenError: The actor may not, lacks one of the scopes, or is a token that ends earlier or may not come from
+            there. What is left out is as it is for that token.
     """
     ctx.actor.require(NOUN, "write")
     if params.expires_at is not None and params.expires_at <= ctx.now:
         raise InvalidInputError("the token would have expired already", field="expires_at")
+    networks = parse_networks(params.allowed_networks, field="allowed_networks")
+    bounds = await _read_bounds(ctx)
     secret = new_secret(TOKEN_PREFIX)
     row = ApiToken(
         user_id=params.user_id,
         name=require_text("name", params.name, low=1, high=64),
         secret_hash=hash_secret(secret),
         scopes=parse_scopes(params.scopes, ctx.actor),
-        expires_at=params.expires_at,
+        expires_at=_within_time(params.expires_at, bounds),
         last_used_at=None,
         revoked_at=None,
-        allowed_networks=parse_networks(params.allowed_networks, field="allowed_networks") or None,
+        allowed_networks=_within_networks(networks, bounds) or None,
     )
     ctx.session.add(row)
     await ctx.session.flush()
@@ -113,6 +116,28 @@ async def revoke_token(ctx: OpContext, user_id: str, token_id: str) -> None:
     before = _facts(row)
     row.revoked_at = ctx.now
     record(ctx, _change("token.revoke", row, before=before, after=None))
+
+
+async def _read_bounds(ctx: OpContext) -> ApiToken | None:
+    """The token that asks: nobody gives more than they have, and time and place are part of that. None: a person."""
+    return await ctx.session.get(ApiToken, ctx.actor.id) if ctx.actor.kind == "token" else None
+
+
+def _within_time(wanted: datetime | None, bounds: ApiToken | None) -> datetime | None:
+    if bounds is None or bounds.expires_at is None:
+        return wanted
+    if wanted is not None and wanted > bounds.expires_at:
+        raise ForbiddenError(f"{bounds.name} ends at {bounds.expires_at:%Y-%m-%dT%H:%MZ} and makes nothing that lasts")
+    return wanted or bounds.expires_at
+
+
+def _within_networks(wanted: list[str], bounds: ApiToken | None) -> list[str]:
+    if bounds is None or not bounds.allowed_networks:
+        return wanted
+    outside = [network for network in wanted if not is_part_of(network, bounds.allowed_networks)]
+    if outside:
+        raise ForbiddenError(f"{bounds.name} may not come from {outside[0]} and cannot let another token")
+    return wanted or list(bounds.allowed_networks)
 
 
 def _facts(row: ApiToken) -> dict[str, object]:
