@@ -10,8 +10,9 @@ from controller.core.auth.identities import Identity
 from controller.core.auth.models import User
 from controller.core.auth.networks import parse_networks, require_still_inside
 from controller.core.auth.second_factor import Enrolment, FactorState, SecondFactors
-from controller.core.auth.sessions import SignIn, require_person, rotate_session
+from controller.core.auth.sessions import SignIn, read_permissions, require_person, rotate_session
 from controller.core.context import Change, OpContext, Role
+from controller.core.tenancy.grants import effective_permissions, find_excess
 from shared.errors import ForbiddenError, NotFoundError
 
 
@@ -99,7 +100,7 @@ async def reset_factor(ctx: OpContext, factors: SecondFactors, username: str) ->
     """
     ctx.actor.require("security", "write")
     user = await get_user_of(ctx.session, username)
-    _require_not_above(ctx, user)
+    await _require_not_above(ctx, user)
     if not await factors.remove_all(ctx.session, user.id):
         raise NotFoundError(f"{user.username} has no second factor")
     record(ctx, Change("user.reset_second_factor", f"user/{user.id}", user.username))
@@ -114,7 +115,7 @@ async def set_user_networks(ctx: OpContext, username: str, allow: list[str], den
     """
     ctx.actor.require("security", "write")
     user = await get_user_of(ctx.session, username)
-    _require_not_above(ctx, user)
+    await _require_not_above(ctx, user)
     before = user.networks
     lists = {"allow": parse_networks(allow, field="allow"), "deny": parse_networks(deny, field="deny")}
     if user.id == ctx.actor.id:
@@ -136,14 +137,18 @@ async def show_user_networks(ctx: OpContext, username: str) -> User:
     return await get_user_of(ctx.session, username)
 
 
-def _require_not_above(ctx: OpContext, user: User) -> None:
-    """Pass unless somebody else than root wants to weaken or lock out root.
+async def _require_not_above(ctx: OpContext, user: User) -> None:
+    """Pass unless somebody would weaken or lock out who may more than they do: root, or whom a custom role leaves more.
 
     Raises:
-        ForbiddenError: They do.
+        ForbiddenError: They would.
     """
     if user.role == Role.ROOT.value and ctx.actor.role is not Role.ROOT:
         raise ForbiddenError(f"only root may change how {user.username} signs in")
+    if user.id != ctx.actor.user_id:
+        own = await read_permissions(ctx.session, user)
+        if find_excess(ctx.actor, effective_permissions(Role(user.role), own)) is not None:
+            raise ForbiddenError(f"{user.username} may more than you, so somebody else changes how they sign in")
 
 
 def _change(action: str, identity: Identity) -> Change:
