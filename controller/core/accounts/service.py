@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 from msgspec import UNSET
+from sqlalchemy import select
 
 from controller.core.accounts import store
 from controller.core.accounts.converge import converge_account
@@ -150,9 +151,11 @@ async def _require_free(ctx: FleetContext, name: str) -> None:
     if existing is None:
         return
     message, hint = f"there is an account named {name!r} already", "Choose another name."
-    if existing.state is AccountState.DELETING:
+    if await ctx.session.scalar(select(Account.id).where(Account.id == existing.id)) is None:
+        pass  # somebody else's: that the name is taken is all that anybody learns
+    elif existing.state is AccountState.DELETING:
         message, hint = f"the account {name!r} is being deleted", "Its name is free once its node has removed it."
-    if existing.state is AccountState.TRASHED:
+    elif existing.state is AccountState.TRASHED:
         message = f"the account {name!r} is in the trash"
         hint = "Restore it, or remove it for good: wcp360 accounts delete --grace-days 0."
     raise ConflictError(message, hint=hint, context={"field": "name"})

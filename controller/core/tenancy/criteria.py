@@ -135,15 +135,13 @@ def _is_own_entry(reach: Reach) -> ColumnElement[bool]:
     if reach.kind is ReachKind.RESELLER:
         return AuditEntry.reseller_id == reach.id
     myself = f"user/{reach.id}"
-    # One search in an index for each, not one walk through the log that asks all of them of every entry.
-    found = (
-        select(_ENTRIES.c.id).where(condition)
-        for condition in (
-            _is_in(_ENTRIES.c.account_id, _own_account_ids(reach)),
-            _ENTRIES.c.actor == myself,
-            _ENTRIES.c.target == myself,
-        )
+    # Of the time since it is their client's: what was before is somebody else's, as it is for the client itself.
+    of_accounts = and_(
+        _ENTRIES.c.account_id.in_(_own_account_ids(reach)), _ENTRIES.c.client_id.in_(_own_client_ids(reach))
     )
+    # One search in an index for each, not one walk through the log that asks all of them of every entry.
+    places = (of_accounts, _ENTRIES.c.actor == myself, _ENTRIES.c.target == myself)
+    found = (select(_ENTRIES.c.id).where(place) for place in places)
     return AuditEntry.id.in_(union(*found))
 
 

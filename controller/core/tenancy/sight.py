@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from controller.core.accounts.models import Account
 from controller.core.clients.models import Client
-from controller.core.context import Actor
+from controller.core.context import Actor, ReachKind
 from controller.core.events.publisher import Notice, Topic
 from controller.core.operations import FleetContext, Operations
 from controller.core.packages.models import Package
@@ -42,8 +42,10 @@ class Sight:
         """Whether it is about a row that the listener reaches. What names none of a tenant is the platform's."""
         if self.actor.reach.is_everything:
             return True
-        found = subject_of(notice)
-        return found is not None and await self._reaches(*found)
+        found = subjects_of(notice)
+        if self.actor.reach.kind is not ReachKind.MEMBER:
+            found = found[-1:]  # a team member sees its client, and only some of the client's accounts
+        return bool(found) and all([await self._reaches(entity, row_id) for entity, row_id in found])
 
     async def _reaches(self, entity: type[Model], row_id: str) -> bool:
         now = self.clock()
@@ -61,12 +63,14 @@ class Sight:
         return is_own
 
 
-def subject_of(notice: Notice) -> tuple[type[Model], str] | None:
-    """Whose the event is: an account's, a client's, or of a package; None: of no tenant."""
+def subjects_of(notice: Notice) -> tuple[tuple[type[Model], str], ...]:
+    """Whose the event is: an account's and then its client's, or of a package; none: of no tenant.
+
+    The client says more than the account: one that changes hands has two events, and each is of one side alone.
+    """
     data: Mapping[str, Any] = notice.data
-    for name, entity in (("account_id", Account), ("client_id", Client)):
-        if isinstance(data.get(name), str):
-            return entity, data[name]
-    if notice.topic == Topic.PACKAGES.value and isinstance(data.get("id"), str):
-        return Package, data["id"]
-    return None
+    named = (("account_id", Account), ("client_id", Client))
+    found = tuple((entity, data[name]) for name, entity in named if isinstance(data.get(name), str))
+    if not found and notice.topic == Topic.PACKAGES.value and isinstance(data.get("id"), str):
+        return ((Package, data["id"]),)
+    return found
