@@ -72,6 +72,7 @@ from controller.modules.php.manifest import PhpProvider
 from controller.modules.ssh.events import EVENTS as SSH_EVENTS
 from controller.modules.ssh.expiry import EXPIRY_SECONDS, expire_due_keys
 from controller.modules.ssh.manifest import SshContributor, SshObserver
+from controller.modules.ssh.service import hand_over_keys
 from controller.modules.ssh.store import SSH, SSH_KEYS
 from controller.modules.web.adopt import adopt_site_drift
 from controller.modules.web.clone import clone_sites
@@ -256,7 +257,9 @@ def _build_fleet(base: _Base) -> tuple[Fleet, Operations]:
     )
     fleet.open_keys()
     limits = LimitRegistry((*DOMAIN_LIMITS, *MEASURED_LIMITS, SITES, SSH_KEYS), (SSH,))
-    registry = ManifestRegistry((SiteContributor(), SshContributor()), {PHP: PhpProvider()}, limits, (clone_sites,))
+    registry = ManifestRegistry(
+        (SiteContributor(), SshContributor()), {PHP: PhpProvider()}, limits, (clone_sites,), (hand_over_keys,)
+    )
     operations = Operations(base.database, registry=registry, fleet=fleet, engine=base.engine, publisher=base.publisher)
     kinds = (*Reconvergence(operations).kinds(), *ResellerSuspensions(operations).kinds())
     operations.attach_tasks(base.tasks, kinds)

@@ -119,6 +119,14 @@ class Cloner(Protocol):
         ...
 
 
+class HandOver(Protocol):
+    """One per module that lets people in beside the API: an account goes to another client, its logins do not."""
+
+    async def __call__(self, ctx: FleetContext, account: Account, /) -> int:
+        """Take away what lets people of the present client in, which is still in `account`; how much there was."""
+        ...
+
+
 class ManifestRegistry:
     """Set up once by bootstrap; afterwards read only."""
 
@@ -128,12 +136,14 @@ class ManifestRegistry:
         providers: Mapping[str, RuntimeProvider] | None = None,
         limits: LimitRegistry | None = None,
         cloners: Sequence[Cloner] = (),
+        handovers: Sequence[HandOver] = (),
     ) -> None:
         """`providers`: kind of runtime to the one that provides it; `limits`: None for core's own declarations."""
         self.limits = limits or LimitRegistry()
         self._contributors = tuple(contributors)
         self._providers = dict(providers or {})
         self._cloners = tuple(cloners)
+        self._handovers = tuple(handovers)
 
     async def collect(self, session: AsyncSession, account: AccountFacts) -> Contribution:
         """All contributions to one account: runtimes first, then the modules' specs in the order of registration.
@@ -175,6 +185,10 @@ class ManifestRegistry:
         """
         parts = [await clone(ctx, source, account, renamed) for clone in self._cloners]
         return frozenset().union(*parts)
+
+    async def hand_over(self, ctx: FleetContext, account: Account) -> int:
+        """Before the account goes to another client: let every module take its logins away; how many there were."""
+        return sum([await take_away(ctx, account) for take_away in self._handovers])
 
     async def forget(self, session: AsyncSession, account_id: str, now: datetime) -> None:
         """The account is gone from its node, and from every module."""

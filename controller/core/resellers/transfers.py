@@ -80,6 +80,7 @@ class TransferPreview(msgspec.Struct, frozen=True, kw_only=True):
     is_between_resellers: bool
     lost_access: tuple[LostAccess, ...]
     domains: Annotated[int, Meta(description="How many domains would go with it.")]
+    logins: Annotated[int, Meta(description="Logins of the former client that would be taken away: its SSH keys.")]
 
 
 async def transfer_account(ctx: FleetContext, account_id: str, params: AccountTransfer) -> AccountView:
@@ -99,9 +100,12 @@ async def transfer_account(ctx: FleetContext, account_id: str, params: AccountTr
     before = msgspec.to_builtins(view_account(account))
     if former.reseller_id != client.reseller_id:
         await require_selling(ctx.session, client.reseller_id)
+    logins = await ctx.registry.hand_over(ctx, account)
     async with within_caps(ctx, client.reseller_id):
         account.client_id, account.updated_at = client.id, ctx.now
-        await _settle_package(ctx, account, client.reseller_id, params.package_id)
+        is_told = await _settle_package(ctx, account, client.reseller_id, params.package_id)
+    if logins and not is_told:
+        await converge_account(ctx, account, reason="logins of the former client")
     await _loosen(ctx, [account.id])
     await ctx.session.execute(delete(AccountMember).where(AccountMember.account_id == account.id))
     _note_account(ctx, account, before, former)
@@ -129,6 +133,7 @@ async def preview_transfer(ctx: FleetContext, account_id: str, params: AccountTr
         "is_between_resellers": former.reseller_id != client.reseller_id,
         "lost_access": lost,
         "domains": len(domains.all()),
+        "logins": await ctx.registry.hand_over(ctx, account),
     }
     obstacles: tuple[Obstacle, ...] = ()
     try:
@@ -180,8 +185,8 @@ async def _loosen(ctx: FleetContext, account_ids: Sequence[str]) -> None:
     await ctx.session.execute(delete(SuspendedAccount).where(SuspendedAccount.account_id.in_(account_ids)))
 
 
-async def _settle_package(ctx: FleetContext, account: Account, reseller_id: str | None, package_id: str | None) -> None:
-    """Leave the account its package where that is sold, or give it the one that was asked for."""
+async def _settle_package(ctx: FleetContext, account: Account, reseller_id: str | None, package_id: str | None) -> bool:
+    """Leave the account its package where that is sold, or give it another one; whether its node is told."""
     if package_id is None:
         statement = select(Package).where(Package.id == account.package_id).execution_options(**EVERYBODY)
         kept = (await ctx.session.scalars(statement)).one()
@@ -191,15 +196,16 @@ async def _settle_package(ctx: FleetContext, account: Account, reseller_id: str 
                 code="package_not_sold",
                 hint="Name another one with package_id.",
             )
-        return
+        return False
     package = await require_reference("package_id", get_package(ctx.session, package_id))
     require_visible(package, reseller_id, field="package_id")
     if package.id == account.package_id:
-        return
+        return False
     await require_fits(ctx, account, package)
     await ctx.registry.require_fits(ctx.session, account.id, rules_of(package))
     account.package_id, account.package_version_id = package.id, None
     await converge_account(ctx, account, reason=f"package {package.name}")
+    return True
 
 
 def _note_account(ctx: FleetContext, account: Account, before: dict[str, object], former: Client) -> None:

@@ -136,6 +136,20 @@ async def delete_key(ctx: FleetContext, key_id: str) -> SshKeyView:
     return before
 
 
+async def hand_over_keys(ctx: FleetContext, account: Account) -> int:
+    """An account goes to another client: whose keys open it now, open it no more; how many there were.
+
+    Whoever calls converges the account. The entries are the former client's, whose keys they were.
+    """
+    rows = await store.list_of_account(ctx.session, account.id)
+    for row in rows:
+        before = {**msgspec.to_builtins(store.view_key(row, ctx.now)), "client_id": account.client_id}
+        await ctx.session.delete(row)
+        record(ctx, Change("ssh_key.delete", f"ssh_key/{row.id}", row.name, before=before))
+    await ctx.session.flush()
+    return len(rows)
+
+
 async def expire_keys(ctx: FleetContext, account_id: str) -> int:
     """Take the keys of an account off its node whose time is over; how many there were.
 

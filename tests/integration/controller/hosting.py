@@ -62,6 +62,7 @@ from controller.metrics.registry import ControllerMetrics
 from controller.modules.php.manifest import PhpProvider
 from controller.modules.ssh import api as ssh_keys
 from controller.modules.ssh.manifest import SshContributor, SshObserver
+from controller.modules.ssh.service import hand_over_keys
 from controller.modules.ssh.store import SSH, SSH_KEYS
 from controller.modules.web import api as sites
 from controller.modules.web.clone import clone_sites
@@ -275,6 +276,7 @@ async def build_hosting(database: Database, pki_dir: Path) -> Hosting:
             {"php": PhpProvider()},
             LimitRegistry((*DOMAIN_LIMITS, *MEASURED_LIMITS, SITES, SSH_KEYS), (SSH,)),
             (clone_sites,),
+            (hand_over_keys,),
         ),
         fleet=FakeFleet(committed_by_node),
         engine=engine,

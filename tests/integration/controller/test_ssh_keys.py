@@ -262,3 +262,24 @@ async def test_keys_when_their_account_is_gone_are_gone(hosting: Hosting, with_s
     await hosting.finish(with_ssh)
 
     assert await hosting.count(SshKeyRow) == 0
+
+
+async def test_account_that_goes_to_another_client_takes_no_key_of_the_former_one_along(
+    hosting: Hosting, with_ssh: str
+) -> None:
+    """Nobody keeps access: a key is a person's, and the person stays behind."""
+    key = await add_key(hosting, with_ssh)
+    client = await hosting.post("/clients", {"name": "Next", "email": "next@example.com"}, expect=201)
+    former = (await hosting.get(f"/accounts/{with_ssh}"))["client_id"]
+    body = {"client_id": client["id"]}
+
+    preview = await hosting.post(f"/accounts/{with_ssh}/transfer-preview", body, expect=200)
+    kept = access_of(await hosting.last_manifest(with_ssh))
+    moved = await hosting.post(f"/accounts/{with_ssh}/transfer", body, expect=202)
+
+    assert (preview["logins"], preview["is_possible"], kept is None) == (1, True, False)
+    assert len(moved["jobs"]) == 1
+    assert access_of(await hosting.last_manifest(with_ssh)) is None
+    await hosting.get(f"/ssh-keys/{key['id']}", expect=404)
+    entry = (await hosting.get("/audit", action="ssh_key.delete"))["items"][0]
+    assert (entry["account_id"], entry["client_id"]) == (with_ssh, former)
