@@ -11,7 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.accounts.models import Account
 from controller.core.audit.models import AuditEntry
+from controller.core.audit.whereabouts import find_hidden
 from controller.core.auth.models import ApiToken, User
+from controller.core.context import Reach
 from controller.core.packages.terms import NODE_KEYS, terms_of
 from controller.jobs.explain_views import AskerView, Background, CauseView
 from controller.jobs.models import Job
@@ -47,20 +49,20 @@ _FIELDS: Final = {
 """Fields of a PATCH, by noun, as options of the command line name them."""
 
 
-async def read_background(session: AsyncSession, job: Job) -> Background:
+async def read_background(session: AsyncSession, job: Job, reader: Reach) -> Background:
     """Everything about the job that its own row does not say."""
     statement = select(AuditEntry).where(AuditEntry.request_id == job.request_id).order_by(AuditEntry.number)
     entries = list(await session.scalars(statement.limit(ENTRIES_MAX)))
     waits = await find_waits(session, [job])
     return Background(
-        asker=await _find_asker(session, job, entries),
+        asker=await _find_asker(session, job, entries, reader),
         cause=await _find_cause(session, job, entries),
         undo_commands=tuple(words for entry in reversed(entries) if (words := render_undo(entry))),
         waits_for=waits.get(job.id, ""),
     )
 
 
-async def _find_asker(session: AsyncSession, job: Job, entries: Sequence[AuditEntry]) -> AskerView:
+async def _find_asker(session: AsyncSession, job: Job, entries: Sequence[AuditEntry], reader: Reach) -> AskerView:
     kind, _, row_id = job.actor.partition("/")
     own = next((entry for entry in entries if entry.actor == job.actor), None)
     name, user = (own.actor_name if own is not None else ""), ""
@@ -74,6 +76,8 @@ async def _find_asker(session: AsyncSession, job: Job, entries: Sequence[AuditEn
     else:
         name = name or "controller"
     address = own.address if own is not None and own.address else ""
+    if address and await find_hidden(session, reader, (job.actor,)):
+        address = ""
     return AskerView(reference=job.actor, kind=kind, name=name, user=user, address=address, request_id=job.request_id)
 
 

@@ -11,7 +11,6 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody, QueryParameter
 from msgspec import Meta
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.audit.chain import record
 from controller.core.context import Actor, Change
@@ -111,7 +110,7 @@ async def show_job(
 
     async def query(ctx: FleetContext) -> JobDetail:
         ctx.actor.require("jobs", "read")
-        return await _explain(ctx.session, job_id)
+        return await _explain(ctx, job_id)
 
     return await operations.read(actor, request_id, query)
 
@@ -128,16 +127,17 @@ async def explain(
 
     async def query(ctx: FleetContext) -> JobDetail:
         ctx.actor.require("jobs", "read")
-        return await _explain(ctx.session, job_id)
+        return await _explain(ctx, job_id)
 
     return await operations.read(actor, request_id, query)
 
 
-async def _explain(session: AsyncSession, job_id: str) -> JobDetail:
+async def _explain(ctx: FleetContext, job_id: str) -> JobDetail:
+    session = ctx.session
     job = await get_job(session, job_id)
     statement = select(JobTransition).where(JobTransition.job_id == job_id).order_by(JobTransition.id)
     history = (await session.execute(statement)).scalars().all()
-    background = await read_background(session, job)
+    background = await read_background(session, job, ctx.actor.reach)
     view = render_job(job, background.waits_for)
     return JobDetail(**msgspec.structs.asdict(view), explanation=explain_job(job, history, background))
 

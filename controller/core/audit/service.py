@@ -13,6 +13,7 @@ from controller.core.audit.chain import verify_chain
 from controller.core.audit.checkpoints import Checkpoints
 from controller.core.audit.models import AuditEntry
 from controller.core.audit.selection import AuditFilter, contains_text, select_wanted
+from controller.core.audit.whereabouts import find_hidden
 from controller.core.context import OpContext
 from controller.core.paging import PageRequest, fetch_page
 
@@ -25,7 +26,10 @@ class AuditEntryView(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     actor: Annotated[str, Meta(description="kind/ID of who did it.")]
     actor_name: str
-    address: Annotated[str | None, Meta(description="Where the request came from; null: the controller itself.")]
+    address: Annotated[
+        str | None,
+        Meta(description="Where the request came from; null: the controller itself, or it is not told to a tenant."),
+    ]
     account_id: Annotated[str | None, Meta(description="The account that it is about; null: none.")]
     client_id: Annotated[str | None, Meta(description="Whose account it was then.")]
     reseller_id: Annotated[str | None, Meta(description="Whose client it was then.")]
@@ -75,7 +79,11 @@ async def list_audit(ctx: OpContext, page: PageRequest, wanted: AuditFilter) -> 
     if condition is not None:
         statement = statement.where(condition)
     found = await fetch_page(ctx.session, statement, page)
-    return AuditPage(items=tuple(_view(entry) for entry in found.rows), next_cursor=found.next_cursor)
+    hidden = await find_hidden(ctx.session, ctx.actor.reach, {entry.actor for entry in found.rows})
+    # Not told by a question, either: those that only the filter would give away are left out.
+    told = (entry for entry in found.rows if wanted.address is None or entry.actor not in hidden)
+    items = tuple(_view(entry, is_hidden=entry.actor in hidden) for entry in told)
+    return AuditPage(items=items, next_cursor=found.next_cursor)
 
 
 async def verify_audit(ctx: OpContext, checkpoints: Checkpoints | None = None) -> AuditVerification:
@@ -98,14 +106,14 @@ async def verify_audit(ctx: OpContext, checkpoints: Checkpoints | None = None) -
     )
 
 
-def _view(entry: AuditEntry) -> AuditEntryView:
+def _view(entry: AuditEntry, *, is_hidden: bool) -> AuditEntryView:
     return AuditEntryView(
         id=entry.id,
         number=entry.number,
         at=entry.at,
         actor=entry.actor,
         actor_name=entry.actor_name,
-        address=entry.address,
+        address=None if is_hidden else entry.address,
         account_id=entry.account_id,
         client_id=entry.client_id,
         reseller_id=entry.reseller_id,

@@ -10,6 +10,7 @@ import pytest
 
 from controller.core.audit.models import AuditEntry
 from controller.core.auth.models import ApiToken, User
+from controller.core.context import ALL_TENANTS
 from controller.core.explanation import read_background, render_undo
 from controller.jobs.explain import explain_job
 from controller.jobs.models import Job, JobTransition
@@ -23,7 +24,7 @@ AT = datetime(2026, 11, 23, tzinfo=UTC)
 
 async def background_of(hosting: Hosting, job: Job) -> Any:
     async with hosting.database.read() as session:
-        return await read_background(session, job)
+        return await read_background(session, job, ALL_TENANTS)
 
 
 async def test_background_of_a_users_change_names_asker_permission_limits_and_the_way_back(hosting: Hosting) -> None:

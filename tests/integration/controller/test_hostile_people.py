@@ -139,6 +139,28 @@ async def test_entries_about_what_people_sign_in_with_say_where_it_came_from(wor
     assert [tuple(row) for row in found] == [(action, "127.0.0.1") for action in actions]
 
 
+async def test_address_of_an_administrator_is_not_told_to_a_tenant(world: World) -> None:
+    """Their own people's is, and so is whose attempt to sign in was refused."""
+    clara = world.ids["clara"]
+    made = await make_token(world, world.headers["clara"])
+    robot = {"authorization": f"Bearer {made.json()['secret']}"}
+    await world.http.delete(f"{API}/users/{clara}", headers=robot)
+    await world.ask("adam", "POST", f"/users/{clara}/impersonate", {"reason": "ticket 4711"}, expect=201)
+    await world.http.post(f"{API}/auth/login", json={"username": "clara", "password": "not hers at all"})
+    seen = {}
+    for who in ("clara", "root"):
+        items = (await world.ask(who, "GET", "/audit?limit=200", expect=200))["items"]
+        seen[who] = {(item["action"], item["address"]) for item in items if item["target"] == f"user/{clara}"}
+        seen[who] |= {(item["action"], item["address"]) for item in items if item["action"].startswith("token.")}
+
+    for who, count in (("clara", 0), ("root", 1)):
+        asked = "/audit?action=user.impersonate&address=127.0.0.1"
+        assert len((await world.ask(who, "GET", asked, expect=200))["items"]) == count
+    assert ("user.impersonate", None) in seen["clara"]
+    assert ("user.impersonate", "127.0.0.1") in seen["root"]
+    assert {("token.create", "127.0.0.1"), ("user.refuse_sign_in", "127.0.0.1")} <= seen["clara"]
+
+
 async def test_bearer_without_a_token_does_not_make_a_cookie_trusted(
     controller: Controller, client: httpx.AsyncClient
 ) -> None:
