@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from sqlalchemy import select
@@ -64,8 +64,8 @@ def values_of_chain(chain: Sequence[Package], registry: LimitRegistry) -> Values
     return merge([package.own for package in chain], registry)
 
 
-def trace_fields(chain: Sequence[Package], registry: LimitRegistry) -> tuple[FieldView, ...]:
-    """Every field of the last one with its value, and the nearest package that says it."""
+def trace_fields(chain: Sequence[Package], registry: LimitRegistry, *, named: Collection[str]) -> tuple[FieldView, ...]:
+    """Every field of the last one with its value, and the nearest package that says it, where its id is in `named`."""
     known = defaults(registry)
     values = values_of_chain(chain, registry)
     fields = []
@@ -76,8 +76,8 @@ def trace_fields(chain: Sequence[Package], registry: LimitRegistry) -> tuple[Fie
                 field=name,
                 value=values[name],
                 source="default" if source is None else "own" if source is chain[-1] else "inherited",
-                package_id=source.id if source is not None else None,
-                package_name=source.name if source is not None else "",
+                package_id=source.id if source is not None and source.id in named else None,
+                package_name=source.name if source is not None and source.id in named else "",
             )
         )
     return tuple(fields)

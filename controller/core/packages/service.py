@@ -91,7 +91,9 @@ async def show_fields(ctx: FleetContext, package_id: str) -> FieldList:
     """
     ctx.actor.require("packages", "read")
     chain = await read_chain(ctx.session, await store.get_package(ctx.session, package_id))
-    return FieldList(items=trace_fields(chain, ctx.registry.limits))
+    # An ancestor may be of those that are not sold to whoever asks: its values are known here, its name is not.
+    known = select(Package.id).where(Package.id.in_([row.id for row in chain]))
+    return FieldList(items=trace_fields(chain, ctx.registry.limits, named=frozenset(await ctx.session.scalars(known))))
 
 
 async def create_package(ctx: FleetContext, params: PackageCreate) -> PackageView:

@@ -191,6 +191,21 @@ async def test_name_of_a_foreign_account_when_tried_tells_nothing_but_that_it_is
     assert "trash" in own["detail"]
 
 
+async def test_package_that_is_not_sold_to_a_reseller_is_not_named_by_what_inherits_from_it(hosting: Hosting) -> None:
+    shop = await open_shop(hosting)
+    inner = await hosting.post("/packages", {"name": "Cost price", "tier": "admin", "processes_max": 50}, expect=201)
+    sold = await hosting.post("/packages", {"name": "Starter", "parent_id": inner["id"]}, expect=201)
+
+    shown = await shop.ask("GET", f"/packages/{sold['id']}/fields", expect=200)
+    ours = await hosting.get(f"/packages/{sold['id']}/fields")
+
+    fields = {field["field"]: field for field in shown["items"]}
+    assert (fields["processes_max"]["value"], fields["processes_max"]["source"]) == (50, "inherited")
+    assert inner["id"] not in str(shown)
+    assert "Cost price" not in str(shown)
+    assert "Cost price" in str(ours)
+
+
 async def move(hosting: Hosting, shop: Shop, other: Shop) -> str:
     """An account of the shop's that is the other one's by now."""
     account_id = await shop.add_account("ada", await hosting.add_package("Starter"))
