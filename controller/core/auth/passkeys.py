@@ -40,7 +40,8 @@ _MALFORMED: Final = (WebAuthnException, ValueError, TypeError, LookupError)
 """What py_webauthn lets out for answers that no browser makes: bad base64, CBOR, JSON or keys."""
 
 Credential = Annotated[
-    dict[str, Any], Meta(description="What the browser's navigator.credentials answered, as its toJSON() renders it.")
+    dict[str, Any],
+    Meta(max_length=20, description="What the browser's navigator.credentials answered, as its toJSON() renders it."),
 ]
 
 

@@ -55,11 +55,15 @@ class LimitValue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 Limits = Annotated[
     dict[str, LimitValue | Amount | None],
     Meta(
+        max_length=500,
         description="Limit to how much: a number (the hard value), an object with soft and hard, or null for unlimited."
         " `list-limits` names them.",
     ),
 ]
-Flags = Annotated[dict[str, bool], Meta(description="Feature to whether accounts have it. `list-features` names them.")]
+Flags = Annotated[
+    dict[str, bool],
+    Meta(max_length=500, description="Feature to whether accounts have it. `list-features` names them."),
+]
 
 
 class StorageOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -91,7 +91,7 @@ class NodeUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     roles: Annotated[list[str], Meta(max_length=16)] | msgspec.UnsetType = msgspec.UNSET
     """A new role brings its modules; taking one away leaves them and only stops placement."""
-    labels: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    labels: Annotated[dict[str, str], Meta(max_length=100)] | msgspec.UnsetType = msgspec.UNSET
     is_cordoned: bool | msgspec.UnsetType = msgspec.UNSET
     drift_policy: DriftPolicy | msgspec.UnsetType = msgspec.UNSET
 

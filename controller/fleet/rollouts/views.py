@@ -22,7 +22,8 @@ class RolloutCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     module: Annotated[str, Meta(max_length=40, description="Of module_settings.", examples=["php"])] | None = None
     presence: Annotated[Presence | None, Meta(description="How much of the module each node shall have.")] = None
     settings: Annotated[
-        dict[str, str] | None, Meta(description="Of the module; left out: each node keeps what it has.")
+        Annotated[dict[str, str], Meta(max_length=64)] | None,
+        Meta(description="Of the module; left out: each node keeps what it has."),
     ] = None
     node_ids: Annotated[list[str], Meta(max_length=1000, description="Only these; empty: every active node.")] = (
         msgspec.field(default_factory=list)
