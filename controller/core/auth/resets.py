@@ -216,8 +216,7 @@ class PasswordResets:
             await replace_password(ctx.session, username, hashed, keep=policy.password_history)
             record(ctx, Change("user.reset_password_by_mail", f"user/{user_id}", username))
 
-        reach = reach_of(user_id, Standing(user.role, user.reseller_id, user.client_id, None))
-        owner = Actor(kind="user", id=user_id, name=username, role=Role(user.role), reach=reach, address=address)
+        owner = _as_owner(user, address)
         await self._operations.change(owner, request_id, use_case)
 
     def _require_mailer(self) -> None:
@@ -227,6 +226,14 @@ class PasswordResets:
                 code="mail_not_configured",
                 hint="An operator runs `wcpd reset-password NAME` on the controller, or sets smtp_host.",
             )
+
+
+def _as_owner(user: User, address: str) -> Actor:
+    """Who follows the link: a tenant's people, too, change nobody but themselves by it."""
+    reach = reach_of(user.id, Standing(user.role, user.reseller_id, user.client_id, None))
+    return Actor(
+        kind="user", id=user.id, name=user.username, role=Role(user.role), reach=reach, user_id=user.id, address=address
+    )
 
 
 async def _find_owner(session: AsyncSession, hashed_token: str, now: datetime) -> User | None:

@@ -31,6 +31,7 @@ from controller.mail_setup import make_mailer
 from controller.settings import Settings
 from shared.errors import UnavailableError
 from tests.integration.conftest import ADMIN, FAST_HASHER, PASSWORD, _add_admin, make_controller
+from tests.integration.controller.people import build_world
 from tests.integration.controller.test_second_factor import enrol
 from tests.integration.smtp_server import SECRET, Inbox, running_smtp
 
@@ -141,6 +142,23 @@ async def test_link_when_the_password_is_weak_or_known_is_good_for_another_try(
 
     assert [answer.status_code for answer in answers] == [400, 400, 204]
     assert [answer.json()["code"] for answer in answers[:2]] == ["password_too_weak", "password_reused"]
+
+
+@pytest.mark.parametrize("who", ["adam", "rita", "clara", "mel"])
+async def test_reset_by_mail_gives_everybody_another_password_and_only_their_own(
+    controller: Controller, anonymous_client: httpx.AsyncClient, inbox: Inbox, who: str
+) -> None:
+    world = await build_world(controller, anonymous_client)
+    async with controller.database.write() as session:
+        await session.execute(update(User).where(User.username == who).values(email="theirs@example.com"))
+
+    answer = await confirm(world.http, await mailed(controller, world.http, inbox, who))
+
+    assert answer.status_code == 204, answer.text
+    await world.sign_in(who, OTHER)
+    for other in {"adam", "rita", "clara", "mel", "clara.f"} - {who}:
+        await world.ask(other, "GET", "/auth/me", expect=200)
+    assert (await world.http.get(f"{API}/auth/me", headers=world.headers[who])).status_code == 401
 
 
 @pytest.mark.parametrize("event_between", ["password", "email", "disabled"])
@@ -393,7 +411,7 @@ async def test_page_of_the_link_runs_no_foreign_script_and_asks_the_confirming_r
     assert (page.status_code, script.status_code) == (200, 200)
     assert "script-src 'self'" in page.headers["content-security-policy"]
     assert "default-src 'none'" in page.headers["content-security-policy"]
-    assert f"{API}/auth/password-reset/confirm" in script.text
+    assert '"/auth/password-reset/confirm"' in script.text
     assert page.headers["referrer-policy"] == "no-referrer"
 
 
