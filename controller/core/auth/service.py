@@ -23,7 +23,7 @@ from controller.core.auth.sealing import KEY_BYTES, Sealer
 from controller.core.auth.second_factor import SecondFactors
 from controller.core.auth.secrets import new_password
 from controller.core.auth.sessions import SessionTerms, SignIn, open_session, require_person, rotate_session
-from controller.core.auth.sign_in_links import find_linked, use_up
+from controller.core.auth.sign_in_links import find_linked, use_up, wait_for_code
 from controller.core.auth.users import find_user, is_tenant_open, read_former, replace_password
 from controller.core.context import Actor, Change, OpContext
 from controller.core.events.publisher import EventPublisher, Topic
@@ -164,6 +164,8 @@ class Authenticator:
             name = user.username if user else ""
             if refusal is not None or user is None:
                 note_attempt(writer, name, user.id if user else None, device, reason=reason, signals=[])
+                if reason == "code_asked":
+                    await wait_for_code(writer, token)
             else:
                 await use_up(writer, token)
                 signals, sign_in = await self._open(writer, user, device, policy)

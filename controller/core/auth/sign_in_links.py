@@ -1,4 +1,4 @@
-"""A link with which a billing system lets its customer in without a password: good once, and for a minute.
+"""A link with which a billing system lets its customer in without a password: once, when followed within a minute.
 
 It proves what a password would prove and no more: who has a second factor is asked for it as well. The token stands
 behind the `#` of the address, so that no server and no log ever sees it; at rest is its SHA-256.
@@ -24,6 +24,8 @@ from shared.errors import ConflictError, ForbiddenError
 
 LIFETIME: Final = timedelta(minutes=1)
 """Long enough for a redirect, too short to be passed on."""
+CODE_LIFETIME: Final = timedelta(minutes=5)
+"""Of a link that was followed in time by somebody with a second factor: a device is to be fetched, a code typed."""
 
 
 class SignInLinkView(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +68,12 @@ async def find_linked(writer: AsyncSession, token: str, now: datetime) -> User |
     statement = select(SignInLink).where(SignInLink.secret_hash == hash_secret(token), SignInLink.expires_at > now)
     row = (await writer.scalars(statement.with_for_update())).one_or_none()
     return None if row is None else await writer.get_one(User, row.user_id, with_for_update=True)
+
+
+async def wait_for_code(writer: AsyncSession, token: str) -> None:
+    """It was followed and asks for a code: it lives longer now, and no longer however often it is followed."""
+    row = (await writer.scalars(select(SignInLink).where(SignInLink.secret_hash == hash_secret(token)))).one()
+    row.expires_at = row.created_at + CODE_LIFETIME
 
 
 async def use_up(writer: AsyncSession, token: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pyotp
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from controller.core.auth.models import SignInAttempt, SignInLink, User
 from controller.core.auth.secrets import hash_secret
@@ -123,10 +123,28 @@ async def test_link_when_an_administrator_views_as_somebody_cannot_be_made(world
     assert refused["code"] == "impersonation_forbidden"
 
 
+async def test_link_that_asked_for_a_code_is_good_for_five_minutes_in_all_however_often_it_is_followed(
+    world: World,
+) -> None:
+    clara = world.headers["clara"]
+    begun = await world.http.post("/api/v1/second-factor", json={"password": SECRET}, headers=clara)
+    totp = pyotp.TOTP(begun.json()["secret"])
+    await world.http.post("/api/v1/second-factor/confirm", json={"code": totp.now()}, headers=clara)
+    world.http.cookies.clear()
+    link = await make(world, "adam", "clara")
+
+    for _ in range(2):
+        assert (await follow(world, link["token"])).json()["code"] == "second_factor_required"
+
+    async with world.controller.database.read() as session:
+        row = (await session.scalars(select(SignInLink))).one()
+    assert row.expires_at - row.created_at == timedelta(minutes=5)
+
+
 async def test_page_of_a_link_is_the_same_for_everybody(world: World) -> None:
     page = await world.http.get("/sign-in", headers={"authorization": ""})
     script = await world.http.get("/link-pages/sign-in.js", headers={"authorization": ""})
 
     assert (page.status_code, script.status_code) == (200, 200)
     assert "default-src 'none'" in page.headers["content-security-policy"]
-    assert '<script src="/link-pages/sign-in.js">' in page.text
+    assert 'src="/link-pages/sign-in.js"' in page.text
