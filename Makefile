@@ -52,6 +52,10 @@ fast: setup ## Unit, case and contract tests
 integration: setup test-packages ## Controller, simulated agents, SQLite and PostgreSQL
 	@$(PYTEST) -q -n auto tests/integration
 
+.PHONY: browser
+browser: setup test-packages ## The pages that people see, in Debian's Chromium
+	@$(PYTEST) -q -n auto --maxprocesses=4 tests/browser
+
 .PHONY: e2e
 e2e: setup ## Real Debian nodes on this machine (needs root)
 	@$(PYTEST) -q tests/e2e tests/lab

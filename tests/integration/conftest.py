@@ -118,18 +118,16 @@ async def _add_admin(controller: Controller) -> None:
 async def running_controller(database_url: str, data_dir: Path, **overrides: object) -> AsyncIterator[LiveController]:
     """A controller with one administrator that serves on free ports of 127.0.0.1, until the block ends."""
     api_port, gateway_port = free_port(), free_port()
-    built = make_controller(
-        database_url,
-        data_dir,
-        api_host="127.0.0.1",
-        api_port=api_port,
-        gateway_host="127.0.0.1",
-        gateway_port=gateway_port,
-        public_names=("127.0.0.1",),
-        controller_url=f"https://127.0.0.1:{api_port}",
-        gateway_url=f"wss://127.0.0.1:{gateway_port}/agent/v1",
-        **overrides,
-    )
+    values: dict[str, object] = {
+        "api_host": "127.0.0.1",
+        "api_port": api_port,
+        "gateway_host": "127.0.0.1",
+        "gateway_port": gateway_port,
+        "public_names": ("127.0.0.1",),
+        "controller_url": f"https://127.0.0.1:{api_port}",
+        "gateway_url": f"wss://127.0.0.1:{gateway_port}/agent/v1",
+    }
+    built = make_controller(database_url, data_dir, **(values | overrides))
     await _add_admin(built)
     device = Device(address="127.0.0.1", user_agent="tests")
     try:

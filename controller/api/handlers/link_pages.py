@@ -16,68 +16,43 @@ from shared.errors import NotFoundError
 
 _STATIC: Final = Path(__file__).parent.parent / "static"
 _PAGE_POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
 )
-_PAGE: Final = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<link rel="stylesheet" href="/link-pages/link-page.css">
-</head>
-<body>
-<main>
-<h1>{title}</h1>
-{form}
-</main>
-<script src="/link-pages/{script}"></script>
-</body>
-</html>
-"""
-_RESET_FORM: Final = """<form>
-<p><label>New password <input type="password" autocomplete="new-password" minlength="12" maxlength="256" required>
-</label></p>
-<p><label>Once more <input type="password" autocomplete="new-password" minlength="12" maxlength="256" required>
-</label></p>
-<p><button>Change it</button></p>
-</form>
-<p id="say" role="status"></p>"""
-_SIGN_IN_FORM: Final = """<p id="say" role="status">One moment.</p>
-<form hidden>
-<p><label>Code <input autocomplete="one-time-code" maxlength="40" required></label></p>
-<p><button>Go on</button></p>
-</form>
-<p id="done" hidden><a href="/docs">What you can do from here</a></p>"""
-_FILES: Final = {"link-page.css": "text/css", "reset-password.js": "text/javascript", "sign-in.js": "text/javascript"}
+_FILES: Final = {
+    "icon.svg": "image/svg+xml",
+    "link-page.css": "text/css",
+    "link-page.js": "text/javascript",
+    "reset-password.js": "text/javascript",
+    "sign-in.js": "text/javascript",
+}
 """What the pages may load; nothing else of the folder."""
 
 
-@get("/reset-password", opt={PUBLIC: True}, include_in_schema=False)
-async def show_reset_page() -> Response[str]:
-    """Choose another password, by a mailed link."""
-    return _answer("Choose another password", _RESET_FORM, "reset-password.js")
+@get("/reset-password", opt={PUBLIC: True}, include_in_schema=False, sync_to_thread=True)
+def show_reset_page() -> Response[bytes]:
+    """Choose another password, by a mailed link; without one, ask for the mail."""
+    return _answer("reset-password.html")
 
 
-@get("/sign-in", opt={PUBLIC: True}, include_in_schema=False)
-async def show_sign_in_page() -> Response[str]:
+@get("/sign-in", opt={PUBLIC: True}, include_in_schema=False, sync_to_thread=True)
+def show_sign_in_page() -> Response[bytes]:
     """Sign in, by a link of a billing system."""
-    return _answer("Signing in", _SIGN_IN_FORM, "sign-in.js")
+    return _answer("sign-in.html")
 
 
 @get("/link-pages/{file_name:str}", opt={PUBLIC: True}, include_in_schema=False, sync_to_thread=True)
 def read_page_file(file_name: FromPath[str]) -> Response[bytes]:
-    """A script or the style of these pages."""
+    """A script, the style or the icon of these pages."""
     media_type = _FILES.get(file_name)
     if media_type is None:
         raise NotFoundError("there is no such file")
     return Response((_STATIC / file_name).read_bytes(), media_type=media_type)
 
 
-def _answer(title: str, form: str, script: Literal["reset-password.js", "sign-in.js"]) -> Response[str]:
-    text = _PAGE.format(title=title, form=form, script=script)
-    return Response(text, media_type="text/html", headers={"content-security-policy": _PAGE_POLICY})
+def _answer(page: Literal["reset-password.html", "sign-in.html"]) -> Response[bytes]:
+    headers = {"content-security-policy": _PAGE_POLICY}
+    return Response((_STATIC / page).read_bytes(), media_type="text/html", headers=headers)
 
 
 ROUTES = (show_reset_page, show_sign_in_page, read_page_file)

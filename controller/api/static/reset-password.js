@@ -1,35 +1,49 @@
-// The token stands behind the # of the address, so that no server and no log sees it; it is taken away at once.
-"use strict";
+import { complain, onSubmit, say, send, takeToken, turnTo } from "./link-page.js";
 
-const token = location.hash.slice(1);
-history.replaceState(null, "", location.pathname);
+const token = takeToken();
+const choose = document.querySelector("#choose");
+const ask = document.querySelector("#ask");
+const [password, again, show, name] = ["password", "again", "show", "name"].map((id) => document.getElementById(id));
+const ABOUT_PASSWORDS = ["password_too_weak", "password_reused", "invalid_input", "validation_failed"];
 
-const asSentence = (text) => text[0].toUpperCase() + text.slice(1).replace(/[^.]$/, "$&.");
-const form = document.querySelector("form");
-const say = document.querySelector("#say");
-
-form.addEventListener("submit", async (event) => {
-  event.preventDefault();
-  const [first, second] = form.querySelectorAll("input");
-  if (first.value !== second.value) {
-    say.textContent = "The two are not the same.";
-    return;
-  }
-  const answer = await fetch("/api/v1/auth/password-reset/confirm", {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify({ token, password: first.value }),
-  });
-  if (answer.ok) {
-    form.hidden = true;
-    say.textContent = "Done. Sign in with the new password; you are signed out everywhere.";
-    return;
-  }
-  const problem = await answer.json().catch(() => ({}));
-  say.textContent = [problem.detail || "It did not work.", problem.hint].filter(Boolean).map(asSentence).join(" ");
+show.addEventListener("change", () => {
+  password.type = again.type = show.checked ? "text" : "password";
 });
 
-if (!token) {
-  form.hidden = true;
-  say.textContent = "Open the link of the mail as a whole: a part of it is missing.";
+onSubmit(choose, async () => {
+  if (password.value !== again.value) {
+    complain({ detail: "The two passwords are not the same." }, again);
+    return;
+  }
+  const { isOk, body } = await send("/auth/password-reset/confirm", { token, password: password.value });
+  if (isOk) {
+    choose.hidden = true;
+    turnTo("Your password is changed");
+    say("Sign in with the new one. You are signed out everywhere else.");
+  } else if (body.code === "reset_link_invalid") {
+    beginAgain();
+    complain(body);
+  } else {
+    complain(body, ABOUT_PASSWORDS.includes(body.code) ? password : null);
+  }
+});
+
+onSubmit(ask, async () => {
+  const { isOk, body } = await send("/auth/password-reset", { username_or_email: name.value.trim() });
+  if (!isOk) {
+    complain(body);
+    return;
+  }
+  ask.hidden = true;
+  turnTo("Look into your mail");
+  say("If this is the name or the address of somebody here, a link is on its way. It is good for 30 minutes.");
+});
+
+function beginAgain() {
+  choose.hidden = true;
+  ask.hidden = false;
+  turnTo("Forgotten your password?");
 }
+
+if (token) choose.hidden = false;
+else beginAgain();

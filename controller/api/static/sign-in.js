@@ -1,38 +1,58 @@
-// The token stands behind the # of the address, so that no server and no log sees it; it is taken away at once.
-"use strict";
+import { complain, onSubmit, once, say, send, takeToken, turnTo } from "./link-page.js";
 
-const token = location.hash.slice(1);
-history.replaceState(null, "", location.pathname);
-
-const asSentence = (text) => text[0].toUpperCase() + text.slice(1).replace(/[^.]$/, "$&.");
+const token = takeToken();
 const form = document.querySelector("form");
-const say = document.querySelector("#say");
-const done = document.querySelector("#done");
+const code = document.querySelector("#code");
+const passkey = document.querySelector("#passkey");
+const IS_ASKED_AGAIN = ["wrong_code", "wrong_passkey", "rate_limited", "unreachable"];
 
-async function signIn(code) {
-  const answer = await fetch("/api/v1/auth/sign-in-link", {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify({ token, code }),
-  });
-  if (answer.ok) {
+async function signIn(second) {
+  const { isOk, body } = await send("/auth/sign-in-link", { token, ...second });
+  if (isOk) {
     form.hidden = true;
-    done.hidden = false;
-    say.textContent = "You are signed in.";
-    return;
+    document.querySelector("#done").hidden = false;
+    turnTo("You are signed in");
+    say(`Signed in as ${body.user.username}.`);
+  } else if (body.code === "second_factor_required") {
+    form.hidden = false;
+    say("");
+    turnTo("One more step");
+    code.focus();
+  } else if (!form.hidden && IS_ASKED_AGAIN.includes(body.code)) {
+    if (body.code === "wrong_code") code.value = "";
+    complain(body, code);
+  } else {
+    form.hidden = true;
+    turnTo("You are not signed in");
+    complain(body);
   }
-  const problem = await answer.json().catch(() => ({}));
-  form.hidden = !["second_factor_required", "wrong_code"].includes(problem.code);
-  say.textContent = form.hidden || code
-    ? [problem.detail || "It did not work.", problem.hint].filter(Boolean).map(asSentence).join(" ")
-    : "One more step: a code of your device, or a recovery code.";
-  if (!form.hidden) form.querySelector("input").focus();
 }
 
-form.addEventListener("submit", (event) => {
-  event.preventDefault();
-  signIn(form.querySelector("input").value.trim());
-});
+async function signInByPasskey() {
+  const { isOk, body } = await send("/auth/passkey-challenge", {});
+  if (!isOk) {
+    complain(body, code);
+    return;
+  }
+  let credential;
+  try {
+    const publicKey = PublicKeyCredential.parseRequestOptionsFromJSON(body.options);
+    credential = (await navigator.credentials.get({ publicKey })).toJSON();
+  } catch {
+    complain({ detail: "No passkey was used. Try again, or use a code." }, code);
+    return;
+  }
+  await signIn({ passkey: { challenge_id: body.challenge_id, credential } });
+}
 
-if (token) signIn("");
-else say.textContent = "Follow the link again from where you found it: a part of it is missing.";
+onSubmit(form, () => signIn({ code: code.value.trim() }));
+passkey.addEventListener("click", () => once(signInByPasskey));
+passkey.hidden = !window.PublicKeyCredential?.parseRequestOptionsFromJSON;
+
+if (token) {
+  say("One moment.");
+  once(() => signIn({}));
+} else {
+  turnTo("You are not signed in");
+  complain({ code: "wrong_link" });
+}

@@ -1,0 +1,1 @@
+"""The pages that people see, in Debian's Chromium, against a controller that serves."""
