@@ -11,7 +11,7 @@ from typing import Any
 from cli.names import name_of
 
 MAX_COLUMNS = 8
-# What an operator looks for first, by the noun of the command.
+# What an operator looks for first: by the noun for its list, by noun and verb where another command answers rows.
 WANTED: Mapping[str, tuple[str, ...]] = {
     "accounts": (
         "name", "state", "client_id", "package_id", "node_id", "observed_status", "is_converged", "observed_message",
@@ -26,7 +26,12 @@ WANTED: Mapping[str, tuple[str, ...]] = {
     "nodes": ("name", "state", "is_connected", "roles", "is_cordoned", "observed_status", "last_seen_at"),
     "parked": ("id", "key", "node_id", "account_id", "code", "message", "since", "is_retrying"),
     "packages": ("name", "cpu_percent", "memory_bytes", "processes_max", "disk_bytes", "version", "accounts"),
-    "resellers": ("name", "email", "clients", "accounts", "packages", "over", "fullest", "filled", "suspended_at"),
+    "packages diff-versions": ("field", "before", "after"),
+    "packages judge-update": ("name", "node_id", "package_id", "over"),
+    "packages list-fields": ("field", "value", "source", "package_name"),
+    "packages list-versions": ("number", "created_at", "actor_name", "name", "note", "accounts"),
+    "resellers": ("name", "email", "clients", "accounts", "packages", "over", "suspended_at"),
+    "resellers rank": ("name", "fullest", "filled", "clients", "accounts", "packages", "over", "suspended_at"),
     "sites": ("domain", "account_id", "state", "php_version", "aliases", "document_root", "parked_message"),
     "tokens": ("name", "scopes", "created_at", "expires_at", "last_used_at"),
 }  # fmt: skip
@@ -35,10 +40,15 @@ PREFERRED = ("name", "domain", "username", "label", "state", "status", "role", "
 HIDDEN = ("id", "created_at", "updated_at", "deleted_at", "request_id", "next_cursor")
 
 
-def choose_columns(items: Sequence[Mapping[str, Any]], group: str = "") -> list[str]:
-    """Fields that hold something in some row; without a hint the id too, where a row has no name in its place."""
+def choose_columns(items: Sequence[Mapping[str, Any]], command: str = "") -> list[str]:
+    """Fields that hold something in some row; without a hint the id too, where a row has no name in its place.
+
+    Args:
+        items: The rows.
+        command: Noun and verb that they answer; a noun alone is its list.
+    """
     filled = [name for name in _field_names(items) if any(not _is_empty(item.get(name)) for item in items)]
-    columns = [name for name in WANTED.get(group, ()) if name in filled]
+    columns = [name for name in WANTED.get(command.removesuffix(" list"), ()) if name in filled]
     if len(columns) < 2:
         plain = [name for name in filled if name not in HIDDEN and _is_plain(items, name)]
         columns = [name for name in PREFERRED if name in plain] + [name for name in plain if name not in PREFERRED]

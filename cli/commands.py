@@ -39,7 +39,7 @@ def build_command(operation: Operation) -> click.Command:
         )
         for item in operation.list_parameters("path")
     ]
-    options = [_option(item) for place in ("query", "body") for item in operation.list_parameters(place)]
+    options = [_option(item, operation) for place in ("query", "body") for item in operation.list_parameters(place)]
     taken = {flag for option in options for flag in option.opts}
     switches = [switch for switch in _switches(operation) if switch.opts[0] not in taken]
 
@@ -61,12 +61,12 @@ def _metavar(parameter: Parameter, operation: Operation) -> str:
     return name.replace("-", "_").upper()
 
 
-def _option(parameter: Parameter) -> click.Option:
+def _option(parameter: Parameter, operation: Operation) -> click.Option:
     if is_secret(parameter):
         return secret_option(parameter)
     option = option_for(parameter)
-    group = group_of(parameter)
-    if group is not None:
+    group = group_of(parameter, operation)
+    if group is not None and not option.multiple:
         option = click.Option(
             [*option.opts, option.name or ""],
             metavar=parameter.name.removesuffix("_id").upper(),
@@ -100,7 +100,7 @@ def _switches(operation: Operation) -> list[click.Option]:
 def call(session: Session, operation: Operation, values: dict[str, Any]) -> None:
     """Send the request of one command and show the answer."""
     is_dry_run = bool(values.get("switch_dry_run"))
-    query = _collect(session, operation.list_parameters("query"), values)
+    query = _collect(session, operation, operation.list_parameters("query"), values)
     body = _body(session, operation, values) if operation.has_body else None
     if operation.method == "DELETE" and not is_dry_run and not values.get("switch_yes"):
         _ask(operation, values)
@@ -125,7 +125,7 @@ def call(session: Session, operation: Operation, values: dict[str, Any]) -> None
         _require_columns(columns, answer)
         print_list(open_console(), answer, columns=columns, label=session.labels.label)
     else:
-        session.show(answer, operation.group)
+        session.show(answer, f"{operation.group} {operation.command}")
 
 
 def _path(session: Session, operation: Operation, values: dict[str, Any]) -> str:
@@ -141,7 +141,7 @@ def _path(session: Session, operation: Operation, values: dict[str, Any]) -> str
 
 def collect_query(session: Session, operation: Operation, values: dict[str, Any]) -> dict[str, Any]:
     """The query of a command, for those that show the answer in a way of their own."""
-    return _collect(session, operation.list_parameters("query"), values)
+    return _collect(session, operation, operation.list_parameters("query"), values)
 
 
 def fill_path(session: Session, operation: Operation, values: dict[str, Any]) -> str:
@@ -149,7 +149,9 @@ def fill_path(session: Session, operation: Operation, values: dict[str, Any]) ->
     return _path(session, operation, values)
 
 
-def _collect(session: Session, parameters: list[Parameter], values: dict[str, Any]) -> dict[str, Any]:
+def _collect(
+    session: Session, operation: Operation, parameters: list[Parameter], values: dict[str, Any]
+) -> dict[str, Any]:
     collected: dict[str, Any] = {}
     for item in parameters:
         given = values.get(item.key)
@@ -157,7 +159,7 @@ def _collect(session: Session, parameters: list[Parameter], values: dict[str, An
             given = read_secret(item, given)
         if is_given(given):
             value = given if is_secret(item) else to_json(item, given)
-            collected[item.name] = resolve_id(session.client, session.document, group_of(item), value)
+            collected[item.name] = resolve_id(session.client, session.document, group_of(item, operation), value)
     return collected
 
 
@@ -170,7 +172,7 @@ def _body(session: Session, operation: Operation, values: dict[str, Any]) -> dic
     ]
     if missing:
         raise click.UsageError(f"Missing {', '.join(item.flag for item in missing)}.", click.get_current_context())
-    body = {**base, **_collect(session, wanted, values)}
+    body = {**base, **_collect(session, operation, wanted, values)}
     unsaid = [item.flag for item in parameters if item.is_required and item.name not in body]
     if unsaid:
         raise click.UsageError(f"Missing {', '.join(unsaid)} (- for standard input, or @FILE).")

@@ -94,10 +94,15 @@ class Document:
         return result
 
     def group_description(self, group: str) -> str:
-        """What the document's tag of that name says."""
+        """What the document's tag of that name says, else what its commands do."""
         tags = {tag["name"]: tag.get("description", "") for tag in self._raw.get("tags", [])}
         text: str = tags.get(group, "")
-        return text.strip().split("\n", maxsplit=1)[0] or f"Commands about {group.replace('-', ' ')}."
+        if text.strip():
+            return text.strip().split("\n", maxsplit=1)[0]
+        own = self.groups().get(group, [])
+        if len(own) == 1:
+            return f"{own[0].summary.rstrip('.')}."
+        return f"{group.replace('-', ' ').capitalize()}: {', '.join(item.command for item in own)}."
 
     def resolve(self, schema: dict[str, Any], depth: int = 0) -> dict[str, Any]:
         """The schema without $ref, allOf, anyOf and oneOf on its own level and that of its items.

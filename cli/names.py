@@ -12,8 +12,11 @@ from cli.errors import CommandFailedError
 from cli.exit_codes import ExitCode
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+ME = f"{API_PREFIX}auth/me"
 NAME_FIELDS = ("name", "domain", "username", "email")
 ID_SUFFIX = "_id"
+REFERRED = ("user", "token")
+"""Who may have done something, in a value such as `user/ID`."""
 PAGE_LIMIT = 200
 MAX_PAGES = 50
 """Ten thousand things; whoever has more says ids, or the list can search."""
@@ -38,6 +41,10 @@ def group_of(parameter: Parameter, operation: Operation | None = None) -> str | 
         after_noun = operation.path.removeprefix(f"{API_PREFIX}{operation.group}/").split("/")[0]
         if after_noun == "{" + parameter.name + "}":
             return operation.group if parameter.name == "id" or parameter.name.endswith(ID_SUFFIX) else None
+    if parameter.name == "ids" and operation is not None and parameter.place == "body":
+        return operation.group
+    if parameter.name.endswith("_ids"):
+        return plural_of(parameter.name.removesuffix("_ids").replace("_", "-"))
     if not parameter.name.endswith(ID_SUFFIX):
         return None
     return plural_of(parameter.name.removesuffix(ID_SUFFIX).replace("_", "-"))
@@ -73,6 +80,8 @@ def resolve_id(client: Requester, document: Document, group: str | None, value: 
     Raises:
         CommandFailedError: Nothing, or more than one thing, has that name.
     """
+    if group is not None and isinstance(value, list):
+        return [resolve_id(client, document, group, item) for item in value]
     if group is None or not isinstance(value, str) or _UUID.fullmatch(value):
         return value
     items = list_items(client, document, group, search=value)
@@ -96,22 +105,37 @@ class Labels:
     client: Requester
     document: Document
     _known: dict[str, dict[str, str]] = field(default_factory=dict)
+    _held: frozenset[str] | None = None
+    """What one may do; None: not asked yet."""
 
     def label(self, column: str, value: Any) -> Any:
         """The name of what a column such as `node_id` (or a plan's `node`) refers to, else the value itself."""
-        if (
-            not isinstance(value, str)
-            or not _UUID.fullmatch(value)
-            or not (column.endswith(ID_SUFFIX) or column == "node")
-        ):
+        if not isinstance(value, str):
             return value
-        group = plural_of(column.removesuffix(ID_SUFFIX).replace("_", "-"))
+        kind, slash, named = value.rpartition("/")
+        if slash and column.endswith("_by") and kind in REFERRED and _UUID.fullmatch(named):
+            return self._name(plural_of(kind), named, value)
+        if not _UUID.fullmatch(value) or not (column.endswith(ID_SUFFIX) or column == "node"):
+            return value
+        return self._name(plural_of(column.removesuffix(ID_SUFFIX).replace("_", "-")), value, value)
+
+    def _name(self, group: str, thing: str, unknown: str) -> str:
         if group not in self._known:
             self._known[group] = self._read(group)
-        return self._known[group].get(value, value)
+        return self._known[group].get(thing, unknown)
+
+    def _may_read(self, group: str) -> bool:
+        """Whether it is worth asking: a refusal is a line of the audit log, and nobody asked for it."""
+        if self._held is None:
+            is_told = any(item.path == ME for item in self.document.operations)
+            answer = self.client.request("GET", ME) if is_told else {}
+            self._held = frozenset(answer.get("permissions") or ())
+        return not self._held or f"{group}:read" in self._held
 
     def _read(self, group: str) -> dict[str, str]:
         try:
+            if not self._may_read(group):
+                return {}
             items = list_items(self.client, self.document, group, max_pages=5)
             return {item["id"]: name_of(item) for item in items or () if item.get("id") and name_of(item)}
         except CommandFailedError:

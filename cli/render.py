@@ -14,7 +14,7 @@ from cli.columns import choose_columns
 from cli.errors import CommandFailedError
 from cli.render_job import print_job
 from cli.render_plan import print_plan
-from cli.text import format_cell, format_value, render_json, visible
+from cli.text import format_cell, format_line, format_value, is_rows, measure_of, render_json, visible
 
 PIPE_WIDTH = 100_000
 """Columns where no terminal sets a limit: a program that reads a table must get whole values."""
@@ -52,14 +52,17 @@ def _same(_column: str, value: Any) -> Any:
     return value
 
 
-def print_answer(console: Console, value: Any, *, group: str = "", label: Labeller = _same) -> None:
+def print_answer(console: Console, value: Any, *, command: str = "", label: Labeller = _same) -> None:
     """Show any answer of the API in the shape that suits it."""
     if value is None:
         console.print("Done.")
     elif not isinstance(value, dict):
         console.print(visible(value), soft_wrap=True)
     elif isinstance(value.get("items"), list):
-        print_list(console, value, columns=choose_columns(value["items"], group), label=label)
+        if not value["items"] and command.partition(" ")[2].startswith("judge-"):
+            console.print("Nothing is in the way.")
+            return
+        print_list(console, value, columns=choose_columns(value["items"], command), label=label)
     elif "resource" in value and "jobs" in value:
         if isinstance(value["resource"], dict):
             print_detail(console, value["resource"], label=label)
@@ -83,7 +86,7 @@ def print_list(console: Console, page: Mapping[str, Any], *, columns: Sequence[s
     for column in columns:
         table.add_column(Text(title_of(column)), overflow="fold", no_wrap=is_wide and column in UNBROKEN)
     for item in items:
-        table.add_row(*(Text(format_cell(name, label(name, item.get(name)))) for name in columns))
+        table.add_row(*(Text(format_cell(measure_of(item, name), label(name, item.get(name)))) for name in columns))
     _print_table(console, table)
     if page.get("next_cursor"):
         console.print(f"More: --cursor {visible(page['next_cursor'])} (or --all)", style="dim", soft_wrap=True)
@@ -114,7 +117,12 @@ def print_detail(console: Console, item: Mapping[str, Any], *, label: Labeller =
             console.print(Text(title.rstrip(), style="dim"))
             print_detail(console, value, label=label, indent=indent + 2)
             continue
-        text = format_value(name, value)
+        if is_rows(value):
+            console.print(Text(title.rstrip(), style="dim"))
+            for row in value:
+                console.print(Text(" " * (indent + 2) + format_line(row)), soft_wrap=True)
+            continue
+        text = format_value(measure_of(item, name), value)
         name_there = label(name, value)
         if isinstance(value, str) and name_there != value:
             text = f"{visible(name_there)} ({text})"

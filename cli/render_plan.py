@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from cli.text import format_value, visible
+from cli.text import format_in_line, visible
 
 KIND_STYLES = {"create": "green", "update": "yellow", "delete": "red", "run": "cyan"}
 DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
@@ -34,7 +34,7 @@ def _print_row(console: Console, change: Mapping[str, Any], label: Callable[[str
         return
     for field in after:
         if field not in SILENT_FIELDS and before.get(field) != after[field]:
-            old, new = (visible(format_value(field, label(field, side.get(field)))) for side in (before, after))
+            old, new = (visible(format_in_line(field, label(field, side.get(field)))) for side in (before, after))
             console.print(Text(f"    {visible(field.replace('_', ' '))}: {old} -> {new}"), soft_wrap=True)
 
 

@@ -38,12 +38,12 @@ class Session:
             operations = self.document.groups().get(group)
         return operations or []
 
-    def show(self, answer: Any, group: str = "") -> None:
+    def show(self, answer: Any, command: str = "") -> None:
         """As JSON for programs, else for people."""
         if self.is_json:
             print_json(answer)
         else:
-            print_answer(open_console(), answer, group=group, label=self.labels.label)
+            print_answer(open_console(), answer, command=command, label=self.labels.label)
 
 
 def session_of(ctx: click.Context) -> Session:

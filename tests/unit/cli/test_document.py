@@ -164,7 +164,7 @@ def test_group_description_when_tag_has_lines_is_the_first() -> None:
     document = Document(DOCUMENT)
 
     assert document.group_description("accounts") == "One unix user."
-    assert document.group_description("jobs") == "Commands about jobs."
+    assert document.group_description("jobs") == "Jobs: list, show."
 
 
 def test_operation_when_dry_run_is_a_parameter_is_a_switch_and_no_option() -> None:

@@ -126,3 +126,57 @@ def test_labels_when_asked_twice_read_the_list_once() -> None:
 
 def test_labels_when_list_is_refused_leave_the_id() -> None:
     assert Labels(FakeClient(refusal=ExitCode.NOT_ALLOWED), DOC).label("account_id", ALICE) == ALICE
+
+
+def test_resolve_id_when_there_are_many_names_finds_each() -> None:
+    client = FakeClient([{"id": BOB, "name": "bob"}, {"id": ALICE, "name": "alice"}])
+
+    assert resolve_id(client, DOC, "accounts", ["alice", BOB]) == [ALICE, BOB]
+
+
+def test_group_of_when_a_body_has_many_ids_is_what_they_are_ids_of() -> None:
+    assert group_of(Parameter("account_ids", "body", {})) == "accounts"
+    assert group_of(Parameter("ids", "body", {}), operation("/api/v1/accounts/bulk", "accounts")) == "accounts"
+    assert group_of(Parameter("ids", "query", {}), operation("/api/v1/accounts", "accounts")) is None
+
+
+USERS = Document(
+    {
+        "paths": {
+            "/api/v1/users": {"get": {"operationId": "list-users", "parameters": []}},
+            "/api/v1/auth/me": {"get": {"operationId": "show-me", "parameters": []}},
+        }
+    }
+)
+
+
+class Person(FakeClient):
+    """Somebody with these permissions."""
+
+    def __init__(self, *permissions: str) -> None:
+        super().__init__([{"id": ALICE, "username": "alice"}])
+        self._permissions = list(permissions)
+        self.paths: list[str] = []
+
+    def request(
+        self, method: str, path: str, *, query: dict[str, Any] | None = None, body: dict[str, Any] | None = None
+    ) -> Any:
+        self.paths.append(path)
+        if path.endswith("/auth/me"):
+            return {"permissions": self._permissions}
+        return super().request(method, path, query=query, body=body)
+
+
+def test_labels_when_somebody_did_it_is_their_name() -> None:
+    labels = Labels(Person("users:read"), USERS)
+
+    assert labels.label("suspended_by", f"user/{ALICE}") == "alice"
+    assert labels.label("target", f"user/{ALICE}") == f"user/{ALICE}"
+    assert labels.label("suspended_by", "system/controller") == "system/controller"
+
+
+def test_labels_of_what_one_may_not_read_are_not_asked_for() -> None:
+    person = Person("accounts:read")
+
+    assert Labels(person, USERS).label("user_id", ALICE) == ALICE
+    assert person.paths == ["/api/v1/auth/me"]

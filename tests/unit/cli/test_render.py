@@ -26,7 +26,7 @@ class FakeTerminal(io.StringIO):
 def shown(value: Any, group: str = "") -> str:
     """What a pipe gets."""
     file = io.StringIO()
-    print_answer(open_console(file), value, group=group)
+    print_answer(open_console(file), value, command=group)
     return file.getvalue()
 
 
@@ -293,7 +293,7 @@ def test_format_cell_when_value_is_nested_says_the_most_in_one_line(value: Any, 
 
 @pytest.mark.parametrize(
     ("count", "expected"),
-    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 * 1024**3, "5 GiB"), (2**60, "1048576 TiB")],
+    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 * 1024**3, "5 GiB"), (2**50, "1 PiB"), (2**63, "8 EiB")],
 )
 def test_format_bytes_when_large_takes_the_next_unit(count: int, expected: str) -> None:
     assert format_bytes(count) == expected
@@ -310,3 +310,58 @@ def test_render_json_when_read_back_is_the_same_value() -> None:
 
 def test_visible_when_text_has_lines_and_tabs_keeps_them() -> None:
     assert visible("a\tb\r\nc") == "a\tb\nc"
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"limit": "disk_bytes", "wanted": 2**31, "enforced": 2**31, "generation": 4096}, "disk_bytes  2 GiB   2 GiB"),
+        ({"title": "Disk", "unit": "bytes", "used": 1536, "hard": 2**30}, "1.5 KiB  1 GiB"),
+        ({"title": "Sites", "unit": "sites", "used": 1536, "hard": 4096}, "1536  4096"),
+        ({"field": "memory_bytes", "before": 2**29, "after": None}, "512 MiB"),
+        ({"field": "limits.disk_bytes", "before": {"soft": None, "hard": 2**30}}, "hard 1 GiB"),
+    ],
+)
+def test_list_whose_rows_say_that_they_count_bytes_shows_sizes(row: dict[str, Any], expected: str) -> None:
+    line = shown({"items": [row], "next_cursor": None}, "packages diff-versions").splitlines()[-1]
+
+    assert expected in line
+
+
+def test_list_when_a_cell_holds_rows_is_one_line_without_json() -> None:
+    over = [{"limit": "disk_bytes", "used": 2**30, "allowed": 2**29}, {"limit": "sites", "used": 2, "allowed": 1}]
+    text = shown({"items": [{"name": "ada", "over": over}], "next_cursor": None}, "packages judge-update")
+
+    assert text.splitlines()[1:] == [
+        "ada   limit disk_bytes, used 1 GiB, allowed 512 MiB; limit sites, used 2, allowed 1"
+    ]
+
+
+def test_detail_when_a_field_holds_problems_says_each_in_a_line() -> None:
+    obstacle = {"code": "package_not_sold", "message": "it is not sold there", "hint": "Name another one."}
+
+    assert shown({"is_possible": False, "obstacles": [obstacle]}).splitlines() == [
+        "is possible  no",
+        "obstacles",
+        "  it is not sold there. Name another one.",
+    ]
+
+
+def test_judgement_when_nothing_speaks_against_it_says_so() -> None:
+    assert shown({"items": [], "next_cursor": None}, "packages judge-update") == "Nothing is in the way.\n"
+    assert shown({"items": [], "next_cursor": None}, "packages list") == "Nothing here yet.\n"
+
+
+def test_choose_columns_of_a_list_inside_a_noun_does_not_take_those_of_the_noun() -> None:
+    row = {"number": 2, "name": "Roomy", "actor_name": "adam", "accounts": 3, "disk_bytes": 1}
+
+    assert choose_columns([row], "packages list-versions") == ["number", "actor_name", "name", "accounts"]
+    assert choose_columns([row], "packages list") == choose_columns([row], "packages")
+    assert "version" not in choose_columns([{"key": "sites", "used": 1, "name": "x"}], "packages list-usage")
+
+
+def test_plan_when_a_field_holds_labels_shows_them_in_its_line() -> None:
+    change = {"action": "account.update", "name": "ada", "before": {"labels": {}}, "after": {"labels": {"rack": "12"}}}
+    text = shown({"changes": [change], "nodes": []})
+
+    assert "labels: - -> rack 12" in text
