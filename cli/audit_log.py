@@ -77,7 +77,7 @@ def _export(session: Session, operation: Operation, values: dict[str, Any], outp
         for chunk in session.client.download(fill_path(session, operation, values), query=query):
             file.write(chunk)
     if output is not None:
-        click.echo(f"Written to {output}. Prove it with `wcp360 audit verify --file {output}`.", err=True)
+        click.echo(f"Written to {output}. Prove it with `wcp360 audit verify {output}`.", err=True)
 
 
 @contextmanager
@@ -100,7 +100,8 @@ def _open_output(output: str | None) -> Iterator[BinaryIO]:
 
 
 @audit.command("verify", epilog="GET /api/v1/audit/verify (verify-audit)")
-@click.option("--file", "path", type=click.Path(), help="An export to verify, JSON Lines or CSV.")
+@click.argument("export", required=False, type=click.Path())
+@click.option("--file", "path", type=click.Path(), help="The same as EXPORT.")
 @click.option(
     "--public-key",
     help="The controller's root key in base64, noted elsewhere (`wcp360 audit list-checkpoints --json`, or "
@@ -114,14 +115,17 @@ def _open_output(output: str | None) -> Iterator[BinaryIO]:
     help="What a node kept of the ends it was shown (/var/lib/wcp360-agent/audit-record.jsonl of that node).",
 )
 @click.pass_context
-def verify(ctx: click.Context, /, path: str | None, **known: str | None) -> None:
-    """Verify the audit log: on the controller, or an export of it with --file, without any controller.
+def verify(ctx: click.Context, /, export: str | None, path: str | None, **known: str | None) -> None:
+    """Verify the audit log: on the controller, or an EXPORT of it (a file, JSON Lines or CSV), without any controller.
 
     Finds an entry that was edited, removed, inserted or moved, a log that was cut off, and one that was written anew.
     """
+    if export and path:
+        raise click.UsageError("Name one export.")
+    path = path or export
     if path is None:
         if any(known.values()):
-            raise click.UsageError("--public-key, --expect-head, --authority and --node-record belong to --file.")
+            raise click.UsageError("--public-key, --expect-head, --authority and --node-record belong to an export.")
         _verify_online(ctx)
         return
     report = _verify_file(path, _read_known(**known))

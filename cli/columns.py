@@ -18,6 +18,9 @@ WANTED: Mapping[str, tuple[str, ...]] = {
     ),
     "attention": ("id", "severity", "title", "node_name", "since", "is_muted", "dismissed_by"),
     "audit": ("at", "actor_name", "action", "target_name", "target"),
+    "billing export-usage": (
+        "account_name", "client_name", "package_id", "state", "created_at", "suspended_at", "deleted_at",
+    ),
     "clients": ("name", "email", "accounts", "created_at"),
     "domains": ("name", "account_id", "is_automatic", "created_at"),
     "drift": ("id", "node_id", "subject", "key", "summary", "is_repaired", "ignored_until", "found_at"),
@@ -33,6 +36,7 @@ WANTED: Mapping[str, tuple[str, ...]] = {
     "resellers": ("name", "email", "clients", "accounts", "packages", "over", "suspended_at"),
     "resellers rank": ("name", "fullest", "filled", "clients", "accounts", "packages", "over", "suspended_at"),
     "sites": ("domain", "account_id", "state", "php_version", "aliases", "document_root", "parked_message"),
+    "ssh-keys": ("name", "state", "account_id", "fingerprint", "comment", "allowed_networks", "expires_at"),
     "tokens": ("name", "scopes", "created_at", "expires_at", "last_used_at"),
 }  # fmt: skip
 # Without a hint: what tells things apart comes first; technical fields are for --json and `show`.

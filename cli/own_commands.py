@@ -53,13 +53,15 @@ def login(ctx: click.Context, controller: str | None, username: str) -> None:
     answer = _sign_in(client, {"username": username, "password": _read_password()})
     profile.token = answer["token"]
     store.profiles[name] = profile
-    store.current = name
+    before, store.current = store.current, name
     store.save()
     if is_json(ctx):
         shown = {"profile": name, "controller": profile.controller, "expires_at": answer.get("expires_at")}
         print_json({**shown, "user": answer.get("user")})
     else:
         click.echo(f"Signed in to {profile.controller} as {username} (profile {name}).")
+        if before != name and before in store.profiles:
+            click.echo(f"This profile is used from now on; `wcp360 profile use {before}` goes back.")
     if (answer.get("user") or {}).get("must_change_password"):
         click.echo("This password must be changed: `wcp360 auth change-password`.", err=True)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from cli.document import Parameter
 from cli.sizes import EXAMPLES, parse_size
+from cli.times import EXAMPLES as MOMENTS
+from cli.times import parse_moment
 
 NULL_WORD = "none"
 _METAVARS = {"integer": "INTEGER", "number": "NUMBER", "object": "KEY=VALUE", "mixed": "JSON|TEXT"}
@@ -20,6 +23,11 @@ def kind_of(schema: dict[str, Any]) -> str:
         return "mixed"
     kind = str(schema.get("type", "object" if "properties" in schema else "string"))
     return kind if kind in ("boolean", "integer", "number", "array", "object") else "string"
+
+
+def is_moment(schema: dict[str, Any]) -> bool:
+    """Whether it is a point in time."""
+    return schema.get("format") == "date-time"
 
 
 def option_for(parameter: Parameter) -> click.Option:
@@ -89,7 +97,13 @@ def _one(schema: dict[str, Any], word: str, name: str = "") -> Any:
         return _number(word, kind, is_nullable=bool(schema.get("x-nullable")))
     if kind in ("object", "array"):
         return _json(word)
-    return _json_or_text(word) if kind == "mixed" else word
+    return _text(schema, kind, word)
+
+
+def _text(schema: dict[str, Any], kind: str, word: str) -> Any:
+    if kind == "mixed":
+        return _json_or_text(word)
+    return parse_moment(word, datetime.now(UTC)) if is_moment(schema) else word
 
 
 def _number(word: str, kind: str, *, is_nullable: bool) -> int | float:
@@ -148,6 +162,8 @@ def _json_or_text(word: str) -> Any:
 def _metavar(parameter: Parameter) -> str | None:
     if "enum" in parameter.schema:
         return None
+    if is_moment(parameter.schema):
+        return "TIME"
     kind = kind_of(parameter.schema)
     return "SIZE" if kind == "integer" and parameter.name.endswith("_bytes") else _METAVARS.get(kind, "TEXT")
 
@@ -156,6 +172,8 @@ def _help(parameter: Parameter) -> str:
     text = parameter.description.strip().split("\n\n", maxsplit=1)[0].replace("\n", " ")
     if _metavar(parameter) == "SIZE":
         text = f"{text} For example {EXAMPLES}.".strip()
+    if is_moment(parameter.schema):
+        text = f"{text} {MOMENTS}.".strip()
     if parameter.is_required:
         text = f"{text} [required]".strip()
     if parameter.schema.get("x-nullable"):

@@ -55,7 +55,7 @@ async def test_audit_verify_when_the_file_was_touched_ends_with_an_error_that_sa
     await wcp360("audit", "export", "--output", str(path))
     path.write_text(path.read_text().replace('"=one"', '"=won"', 1))
 
-    seen = await wcp360("audit", "verify", "--file", str(path), "--public-key", key)
+    seen = await wcp360("audit", "verify", str(path), "--public-key", key)
 
     assert seen.status == ExitCode.JOB_FAILED
     assert "was changed after it was written" in seen.err
@@ -74,6 +74,8 @@ async def test_audit_export_when_the_file_exists_is_refused_and_leaves_it(wcp360
     [
         (["--file", "/does/not/exist"], ExitCode.USAGE),
         (["--file", "/dev/null"], ExitCode.JOB_FAILED),
+        (["/dev/null"], ExitCode.JOB_FAILED),
+        (["/dev/null", "--file", "/dev/null"], ExitCode.USAGE),
         (["--public-key", "x"], ExitCode.USAGE),
         (["--file", "/dev/null", "--public-key", "x"], ExitCode.USAGE),
     ],

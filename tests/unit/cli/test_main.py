@@ -382,8 +382,9 @@ def test_logout_when_signed_in_forgets_the_token(run: Run, api: FakeApi, monkeyp
 def test_profiles_when_used_and_deleted_change_the_current_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WCP360_PASSWORD", PASSWORD)
     run("login", "--profile", "east")
-    run("login", "--profile", "west")
+    other = run("login", "--profile", "west")
 
+    assert "`wcp360 profile use east` goes back" in other.out
     assert [line[:6] for line in run("profile", "list").out.splitlines()] == ["  east", "* west"]
     assert run("profile", "use", "east").status == 0
     assert run("profile", "show").out.startswith("profile\teast\n")

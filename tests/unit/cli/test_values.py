@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
@@ -7,6 +8,7 @@ import pytest
 
 from cli.document import Parameter
 from cli.sizes import parse_size
+from cli.times import parse_moment
 from cli.values import kind_of, option_for, to_json
 
 INTEGER, NULLABLE_INTEGER = {"type": "integer"}, {"type": "integer", "x-nullable": True}
@@ -154,3 +156,37 @@ def test_option_when_shown_tells_size_null_and_need() -> None:
 )
 def test_kind_of_when_type_is_missing_is_the_likely_one(schema: dict[str, Any], kind: str) -> None:
     assert kind_of(schema) == kind
+
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("+2h", "2026-11-23T14:00:00Z"),
+        ("-7d", "2026-11-16T12:00:00Z"),
+        ("+90s", "2026-11-23T12:01:30Z"),
+        ("+1w", "2026-11-30T12:00:00Z"),
+        ("2027-01-31", "2027-01-31T00:00:00Z"),
+        ("2027-01-31T12:00:00+02:00", "2027-01-31T12:00:00+02:00"),
+        ("2h", "2h"),
+        ("tomorrow", "tomorrow"),
+    ],
+)
+def test_moment_when_relative_or_a_date_is_a_timestamp_and_else_left_to_the_server(text: str, expected: str) -> None:
+    assert parse_moment(text, NOW) == expected
+
+
+def test_moment_when_farther_than_there_are_years_is_refused() -> None:
+    with pytest.raises(ValueError, match="too far away"):
+        parse_moment("+999999w", NOW)
+
+
+def test_option_for_a_moment_takes_one_that_is_before_now() -> None:
+    schema = {"type": "string", "format": "date-time", "x-nullable": True}
+    value = parse(schema, "-2h")
+
+    assert timedelta(hours=1) < datetime.now(UTC) - datetime.fromisoformat(value) < timedelta(hours=3)
+    assert parse(schema, "none") is None
+    assert option_for(parameter(schema)).metavar == "TIME"
