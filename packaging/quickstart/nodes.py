@@ -17,6 +17,7 @@ from say import QuickstartError, say, step
 from wcplab.check import require_machine
 from wcplab.errors import LabError
 from wcplab.lab import Lab
+from wcplab.state import lab_directory
 
 LAB = RUN_NAME
 NODE_COUNT = 2
@@ -85,6 +86,7 @@ class RealNodes:
         self.names = [f"{LAB}-{number}" for number in range(1, NODE_COUNT + 1)]
 
     def prepare(self) -> None:
+        self._require_ours()
         self._run_dir.mkdir(mode=0o700, exist_ok=True)
         with step("building the agent bundle (kept for the next time)"):
             build_bundle(self._run_dir)
@@ -93,6 +95,7 @@ class RealNodes:
         with step(f"booting {NODE_COUNT} Debian nodes (the first time their image is built, which takes some minutes)"):
             try:
                 self._lab.up(nodes=NODE_COUNT, suites=["bookworm"])
+                self._owner_path.write_text(f"{self._run_dir}\n")
             except LabError as error:
                 raise QuickstartError(error.message, hint=error.hint) from error
 
@@ -125,11 +128,38 @@ class RealNodes:
             raise QuickstartError(f"{path} could not be written on {name}", hint=result.stderr)
 
     def stop(self) -> None:
-        if self._lab.definition:
+        if self._lab.definition and self._find_other_owner() is None:
             self._lab.stop()
 
     def remove(self) -> None:
-        self._lab.down()
+        if self._find_other_owner() is None:
+            self._lab.down()
+
+    @property
+    def _owner_path(self) -> Path:
+        """Says in which clone they were made: nodes are the machine's, and know one controller."""
+        return lab_directory(LAB) / "owner"
+
+    def _find_other_owner(self) -> Path | None:
+        """The folder of the other clone that the nodes are of; None: ours, nobody's, or there are none."""
+        if not self._lab.definition or not self._owner_path.exists():
+            return None
+        owner = Path(self._owner_path.read_text().strip())
+        # A clone that is gone cannot want its nodes back, nor end them.
+        return owner if owner != self._run_dir and owner.exists() else None
+
+    def _require_ours(self) -> None:
+        owner = self._find_other_owner()
+        if owner is not None:
+            name = "" if LAB == "run" else f"WCP360_RUN_NAME={LAB} "
+            raise QuickstartError(
+                f"the nodes {', '.join(self.names)} are those of another clone, {owner.parent}",
+                hint=f"Remove them there: {name}make -C {owner.parent} clean\n"
+                "Or run beside them: WCP360_RUN_NAME=second WCP360_API_PORT=8361 WCP360_GATEWAY_PORT=8444 make run",
+            )
+        if self._lab.definition and self._owner_path.exists() and not (self._run_dir / "data").exists():
+            with step("removing nodes whose controller is gone"):
+                self._lab.down()
 
 
 class SimulatedNodes:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nodes import describe
-from process import ControllerProcess
+from process import RUN_NAME, ControllerProcess
 from say import say
 
 
@@ -43,7 +43,7 @@ def print_summary(summary: dict[str, Any], *, seconds: float) -> None:
     nodes = ", ".join(node["name"] for node in summary["nodes"])
     cli = ".venv/bin/wcp360"
     say(f"""
-WCP360 runs ({seconds:.0f} s). The same facts are in .run/summary.json.
+WCP360 runs ({seconds:.0f} s). The same facts are in .{RUN_NAME}/summary.json.
 
   controller        {summary["controller_url"]}
   API documentation {summary["docs_url"]}
