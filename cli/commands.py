@@ -16,7 +16,7 @@ from cli.errors import CommandFailedError
 from cli.exit_codes import ExitCode
 from cli.following import FOLLOW, show_followed
 from cli.names import group_of, resolve_id
-from cli.profile import keep_rotated_token
+from cli.profile import keep_rotated_token, without_token
 from cli.render import open_console, print_list
 from cli.secret_input import is_secret, read_secret, read_text, secret_option
 from cli.session import Session, session_of
@@ -115,7 +115,8 @@ def call(session: Session, operation: Operation, values: dict[str, Any]) -> None
         click.echo(answer, nl=False)
         return
     if operation.operation_id in ROTATING:
-        keep_rotated_token(session.client.profile.token, answer)
+        is_kept = keep_rotated_token(session.client.profile.token, answer)
+        answer = without_token(answer) if is_kept and not session.is_json else answer
     if values.get("switch_all"):
         answer = _rest_of(session, path, query, answer)
     if values.get("switch_wait") and not is_dry_run:

@@ -158,14 +158,21 @@ def _read_profile(values: dict[str, Any]) -> Profile:
     return profile
 
 
-def keep_rotated_token(old: str, answer: Any) -> None:
-    """Store the new secret of a session in place of the old one, wherever a profile has that; else change nothing."""
+def keep_rotated_token(old: str, answer: Any) -> bool:
+    """Store the new secret of a session in place of the old one, where a profile has that; false: none has."""
     view = answer.get("session", answer) if isinstance(answer, dict) else {}
     new = view.get("token") if isinstance(view, dict) else None
     store = load_profiles()
     holders = [item for item in store.profiles.values() if old and item.token == old]
     if not isinstance(new, str) or not holders:
-        return
+        return False
     for item in holders:
         item.token = new
     store.save()
+    return True
+
+
+def without_token(answer: dict[str, Any]) -> dict[str, Any]:
+    """What a person may see of it: the secret is in the profile now, and need not be on a screen."""
+    shown = {name: value for name, value in answer.items() if name != "token"}
+    return {name: without_token(value) if name == "session" else value for name, value in shown.items()}

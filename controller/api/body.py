@@ -15,6 +15,7 @@ import msgspec
 from litestar import Request
 from litestar.exceptions import HTTPException
 
+from controller.api.words import say_plainly
 from shared.errors import InvalidInputError
 
 _JSON_TYPES: Final = ("", "application/json")
@@ -76,7 +77,7 @@ def _explain(error: msgspec.ValidationError) -> InvalidInputError:
         return InvalidInputError(cause.message, field=join_path(path, cause.field or ""), hint=cause.hint)
     named = _NAMED_FIELD.match(message)
     if named is None:
-        return InvalidInputError(message, field=path)
+        return InvalidInputError(say_plainly(message), field=path)
     sentence = "is not a known field" if _UNKNOWN_FIELD.match(message) else "is required"
     field = join_path(path, named.group("field"))
     return InvalidInputError(f"{field} {sentence}", field=field)

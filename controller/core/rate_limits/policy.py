@@ -26,6 +26,9 @@ SLOWEST: Final = 1.0
 """Requests a second. An administrator who is slower than this could hardly make it faster again."""
 
 
+_SAID: Final = "how many `requests` in how many `seconds`."
+
+
 class Rate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """So many at once; what is used up comes back evenly over the seconds."""
 
@@ -60,13 +63,15 @@ class RateLimits(msgspec.Struct, frozen=True, kw_only=True):
 class RateLimitsUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What shall be different; null takes a limit away."""
 
-    anonymous: Rate | UnsetType | None = UNSET
-    user: Rate | UnsetType | None = UNSET
-    token: Rate | UnsetType | None = UNSET
-    tenant: Rate | UnsetType | None = UNSET
-    tier_low: Rate | UnsetType | None = UNSET
-    tier_standard: Rate | UnsetType | None = UNSET
-    tier_high: Rate | UnsetType | None = UNSET
+    anonymous: Annotated[Rate | UnsetType | None, Meta(description=f"Addresses of those not signed in: {_SAID}")] = (
+        UNSET
+    )
+    user: Annotated[Rate | UnsetType | None, Meta(description=f"Each user: {_SAID}")] = UNSET
+    token: Annotated[Rate | UnsetType | None, Meta(description=f"Each API token: {_SAID}")] = UNSET
+    tenant: Annotated[Rate | UnsetType | None, Meta(description=f"Each reseller or client: {_SAID}")] = UNSET
+    tier_low: Annotated[Rate | UnsetType | None, Meta(description=f"Tenants of tier low: {_SAID}")] = UNSET
+    tier_standard: Annotated[Rate | UnsetType | None, Meta(description=f"Tenants of tier standard: {_SAID}")] = UNSET
+    tier_high: Annotated[Rate | UnsetType | None, Meta(description=f"Tenants of tier high: {_SAID}")] = UNSET
 
 
 class RateBook:

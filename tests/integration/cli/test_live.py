@@ -122,6 +122,7 @@ async def test_login_when_a_second_factor_is_set_up_asks_for_the_code(
     assert still_in.json["has_second_factor"]
     assert again.status == 0, again.err
     assert (stepped.status, after.status) == (0, 0)
+    assert "wcs_" not in stepped.out
     assert [item["is_current"] for item in after.json["items"]] == [True, False]
 
 
