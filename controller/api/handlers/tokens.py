@@ -118,6 +118,7 @@ async def create_token(
     data: JSONBody[TokenCreate],
     request: Request[Any, Any, Any],
     operations: NamedDependency[Operations],
+    authenticator: NamedDependency[Authenticator],
     request_id: NamedDependency[str],
 ) -> TokenSecretView:
     """Make a token with its own scopes; its secret is in this answer and nowhere else."""
@@ -128,6 +129,7 @@ async def create_token(
         scopes=tuple(data.scopes),
         expires_at=data.expires_at,
         allowed_networks=tuple(data.allowed_networks),
+        asked=await authenticator.identities.obligations.find(identity.client_id),
     )
     outcome = await operations.change(identity.actor, request_id, lambda ctx: create_token_use_case(ctx, params))
     return TokenSecretView(token=render_token(outcome.resource.row), secret=outcome.resource.secret)

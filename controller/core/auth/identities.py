@@ -13,6 +13,7 @@ from sqlalchemy.orm import aliased
 
 from controller.core.auth.models import ApiToken, Session, User
 from controller.core.auth.networks import require_network
+from controller.core.auth.obligations import Obligations
 from controller.core.auth.secrets import SESSION_PREFIX, TOKEN_PREFIX, hash_secret
 from controller.core.clients.models import Client
 from controller.core.context import ALL_TENANTS, Actor, Reach, ReachKind, Role
@@ -48,6 +49,11 @@ class Identity:
     """Whom they belong to, by id; None: to the platform."""
     impersonated_by: str = ""
     """Name of the administrator who views as this person; empty: nobody does."""
+
+    @property
+    def client_id(self) -> str | None:
+        """Of a client's person; None: they are the platform's or a reseller's."""
+        return self.tenant[1] if self.tenant is not None and self.tenant[0] == "client" else None
 
     @property
     def is_impersonated(self) -> bool:
@@ -182,6 +188,7 @@ class Identities:
     def __init__(self, database: Database, *, clock: Callable[[], datetime] = utc_now) -> None:
         self._database = database
         self._clock = clock
+        self.obligations = Obligations(database)
         self._uses: Counter[str] = Counter()
         """Token id to requests that are not written yet."""
         self._addresses: dict[str, str] = {}
@@ -190,7 +197,8 @@ class Identities:
         """Who holds this secret of a session or token; None when it is unknown, ended, or its user disabled.
 
         Raises:
-            ForbiddenError: It is valid, and may not be used from this address.
+            ForbiddenError: It is valid, and may not be used from this address, or no package of the person's accounts
+                has API tokens.
         """
         now = self._clock()
         if secret.startswith(SESSION_PREFIX):
@@ -204,6 +212,7 @@ class Identities:
         found: SessionRow = sessions[0]
         if found.impersonator_id is None:
             require_user_network(found.networks, address, found.username)
+            (await self.obligations.find(found.client_id)).require_let_in(address, found.username)
         else:  # it is the administrator who comes from somewhere
             require_user_network(found.impersonator_networks, address, found.impersonator_name)
         if now - found.last_used_at > LAST_USED_RESOLUTION:
@@ -220,6 +229,9 @@ class Identities:
         require_user_network(found.networks, address, found.username)
         if found.allowed_networks:
             require_network(address, allow=found.allowed_networks, who=f"the token {found.name}")
+        asked = await self.obligations.find(found.client_id)
+        asked.require_tokens(found.username)
+        asked.require_let_in(address, found.username)
         self._uses[found.id] += 1
         self._addresses[found.id] = address[:64]
         if found.last_used_at is None or now - found.last_used_at > LAST_USED_RESOLUTION:

@@ -1,7 +1,8 @@
-"""What the packages of a person's accounts ask of the person: a second factor, few sessions, certain networks.
+"""What the packages of a person's accounts ask of the person, and whether they let programs act for the person.
 
-A person is a client's, and a client may have several accounts with a package each: whatever one of them asks counts.
-People of the platform and of resellers have no account, so no package asks anything of them.
+A person is a client's, and a client may have several accounts with a package each: whatever one of them asks counts
+(a second factor, few sessions, certain networks), and what one of them allows is allowed (API tokens). People of the
+platform and of resellers have no account, so no package says anything about them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.accounts.models import Account
 from controller.core.auth.networks import is_within
+from controller.core.limits.check import feature_disabled
+from controller.core.limits.registry import API
 from controller.core.packages.models import Package, PackageVersion
 from shared.errors import ForbiddenError
 
@@ -28,6 +31,8 @@ class PackagePolicy:
     """None: as the controller's own rules say."""
     networks: tuple[tuple[str, ...], ...] = ()
     """One must be within each of these lists."""
+    has_tokens: bool = True
+    """Whether at least one has API tokens; without an account nothing speaks against them."""
 
     def limit_sessions(self, otherwise: int) -> int:
         """How many sessions there may be; a package never allows more than the controller does."""
@@ -47,12 +52,28 @@ class PackagePolicy:
             hint="Come from one of the networks in the package's security options, or have them changed.",
         )
 
+    def require_tokens(self, username: str) -> None:
+        """Pass when a package lets programs act for this person.
+
+        Raises:
+            ForbiddenError: None does (`feature_disabled`).
+        """
+        if not self.has_tokens:
+            raise feature_disabled(
+                API,
+                f"no package of {username}'s accounts has API tokens",
+                hint="Sign in instead (wcp360 auth login), or ask for a package with the feature api.",
+            )
+
 
 NOTHING_ASKED: Final = PackagePolicy()
 
 
-def combine_policies(options: Iterable[Mapping[str, Any]]) -> PackagePolicy:
-    """What these packages ask together; each as `packages.options` has it, where what is left out is not asked."""
+def combine_policies(options: Iterable[Mapping[str, Any]], flags: Iterable[Mapping[str, Any]] = ()) -> PackagePolicy:
+    """What these packages ask together; each as `packages.options` and `packages.flags` have it.
+
+    What is left out of the options is not asked; what is left out of the flags is as the registry of limits says.
+    """
     required, sessions, networks = False, [], []
     for each in options:
         required = required or bool(each.get("security.is_two_factor_required"))
@@ -64,6 +85,7 @@ def combine_policies(options: Iterable[Mapping[str, Any]]) -> PackagePolicy:
         is_two_factor_required=required,
         sessions_max=min(sessions, default=None),
         networks=tuple(dict.fromkeys(networks)),
+        has_tokens=any([bool(each.get(API.key, API.is_on_by_default)) for each in flags] or [True]),
     )
 
 

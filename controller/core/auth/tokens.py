@@ -13,6 +13,7 @@ from sqlalchemy import select
 from controller.core.audit.chain import record
 from controller.core.auth.models import ApiToken
 from controller.core.auth.networks import is_part_of, parse_networks
+from controller.core.auth.package_policy import NOTHING_ASKED, PackagePolicy
 from controller.core.auth.secrets import TOKEN_PREFIX, hash_secret, new_secret
 from controller.core.context import Actor, Change, OpContext
 from controller.core.fields import not_found, require_id, require_text
@@ -35,6 +36,8 @@ class TokenCreate:
     expires_at: datetime | None
     allowed_networks: tuple[str, ...] = ()
     """In CIDR notation; empty: from everywhere."""
+    asked: PackagePolicy = NOTHING_ASKED
+    """What the packages of the user's accounts say (controller.core.auth.obligations)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +74,11 @@ async def create_token(ctx: OpContext, params: TokenCreate) -> NewToken:
 
     Raises:
         InvalidInputError: A field is outside its rules.
-        ForbiddenError: The actor may not, lacks one of the scopes, or is a token that ends earlier or may not come from
-            there. What is left out is as it is for that token.
+        ForbiddenError: The actor may not, lacks one of the scopes, no package of their accounts has API tokens, or is a
+            token that ends earlier or may not come from there. What is left out is as it is for that token.
     """
     ctx.actor.require(NOUN, "write")
+    params.asked.require_tokens(ctx.actor.name)
     if params.expires_at is not None and params.expires_at <= ctx.now:
         raise InvalidInputError("the token would have expired already", field="expires_at")
     networks = parse_networks(params.allowed_networks, field="allowed_networks")

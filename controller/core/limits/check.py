@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from controller.core.accounts.models import Account
 from controller.core.context import Role
+from controller.core.limits.registry import FlagKind
 from controller.core.operations import FleetContext
 from controller.core.packages.terms import Terms, flags_of, hard_of, terms_of
 from shared.errors import BugError, ForbiddenError, QuotaExceededError
@@ -73,12 +74,16 @@ async def require_feature(ctx: FleetContext, account: Account, key: str) -> None
         return
     terms = await terms_of(ctx.session, account)
     if not flags_of(terms, ctx.registry.limits)[key]:
-        raise ForbiddenError(
+        raise feature_disabled(
+            kind,
             f"the package {terms.name!r} does not have this feature: {kind.title}",
-            code="feature_disabled",
             hint="Give the account a package with this feature, or switch it on in its package.",
-            context={"feature": key},
         )
+
+
+def feature_disabled(kind: FlagKind, message: str, *, hint: str) -> ForbiddenError:
+    """The one refusal of everything that a package does not have; the context names the feature."""
+    return ForbiddenError(message, code="feature_disabled", hint=hint, context={"feature": kind.key})
 
 
 def _refuse(ctx: FleetContext, terms: Terms, key: str, *, used: int, allowed: int) -> QuotaExceededError:

@@ -94,6 +94,8 @@ _COUNTED_LIMITS: Final = (
     LimitKind(key="ftp_accounts", title="FTP accounts", unit="FTP accounts"),
     LimitKind(key="cron_jobs", title="Cron jobs", unit="cron jobs"),
 )
+API: Final = FlagKind(key="api", title="API tokens", is_on_by_default=True, is_obeyed=True, binds_administrators=False)
+"""Of the people of a package's accounts; obeyed where somebody shows a token (controller.core.auth.identities)."""
 _FLAGS: Final = (
     FlagKind(key="ssh", title="SSH access"),
     FlagKind(key="cron", title="Cron jobs", is_on_by_default=True),
@@ -102,7 +104,7 @@ _FLAGS: Final = (
     FlagKind(key="ssl", title="Certificates", is_on_by_default=True),
     FlagKind(key="dns", title="DNS records", is_on_by_default=True),
     FlagKind(key="backup", title="Access to backups", is_on_by_default=True),
-    FlagKind(key="api", title="API tokens", is_on_by_default=True),
+    API,
     FlagKind(key="runtimes", title="Node.js and Python"),
     FlagKind(key="custom_php", title="PHP settings of their own"),
     FlagKind(key="advanced_logs", title="Error logs", is_obeyed=True, binds_administrators=False),
