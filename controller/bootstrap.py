@@ -79,7 +79,7 @@ from controller.modules.web.clone import clone_sites
 from controller.modules.web.events import EVENTS as WEB_EVENTS
 from controller.modules.web.manifest import PHP, SiteContributor, SiteObserver
 from controller.modules.web.parked import SiteKind
-from controller.modules.web.store import SITES
+from controller.modules.web.store import CUSTOM_PHP, SITES
 from controller.rate_setup import keep_usage, make_counters, make_usage
 from controller.roles import ALL, Role
 from controller.rollout_schedules import add_rollout_schedules, make_rollout_loop
@@ -256,7 +256,7 @@ def _build_fleet(base: _Base) -> tuple[Fleet, Operations]:
         )
     )
     fleet.open_keys()
-    limits = LimitRegistry((*DOMAIN_LIMITS, *MEASURED_LIMITS, SITES, SSH_KEYS), (SSH,))
+    limits = LimitRegistry((*DOMAIN_LIMITS, *MEASURED_LIMITS, SITES, SSH_KEYS), (SSH, CUSTOM_PHP))
     registry = ManifestRegistry(
         (SiteContributor(), SshContributor()), {PHP: PhpProvider()}, limits, (clone_sites,), (hand_over_keys,)
     )

@@ -45,6 +45,7 @@ from controller.api.handlers import (
 )
 from controller.modules.ssh import api as ssh_api
 from controller.modules.web import api as web_api
+from controller.modules.web import php_settings_api
 
 API_ROUTES: Final = (
     *password_reset.ROUTES,
@@ -66,6 +67,7 @@ API_ROUTES: Final = (
     *domains.ROUTES,
     *web_api.ROUTES,
     *ssh_api.ROUTES,
+    *php_settings_api.ROUTES,
     *nodes.ROUTES,
     *enrolment.ROUTES,
     *jobs.ROUTES,

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from controller.core.limits.registry import LimitRegistry
 from shared.errors import BugError
 from shared.specs.manifest import AnySpec
+from shared.specs.php_settings import PhpSettings
 from shared.types.names import DomainName, ResourceKey, UnixName
 
 if TYPE_CHECKING:  # both stand on this file
@@ -44,6 +45,8 @@ class AccountFacts:
     runtime: RuntimeLimits
     features: frozenset[str] = frozenset()
     """What its package has switched on."""
+    is_strict: bool = False
+    """Its package lets it start no programs: PHP starts none, and nothing gives it a shell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,15 @@ class RuntimeNeed:
 
 
 @dataclass(frozen=True, slots=True)
+class RuntimeChoice:
+    """What a site has chosen for its part of a runtime."""
+
+    need: RuntimeNeed
+    domain: DomainName
+    settings: PhpSettings
+
+
+@dataclass(frozen=True, slots=True)
 class Contribution:
     """What one module adds to an account's manifest."""
 
@@ -72,6 +84,7 @@ class Contribution:
     """Keys of parked resources; their specs are left out of `specs`."""
     needs: frozenset[RuntimeNeed] = field(default_factory=frozenset)
     """Runtimes that the specs use, and those that the held resources still use as they are on the node."""
+    choices: tuple[RuntimeChoice, ...] = ()
     risks: tuple[str, ...] = ()
     needs_shell: bool = False
     """The account is somebody's login."""
@@ -102,7 +115,11 @@ class ManifestContributor(Protocol):
 class RuntimeProvider(Protocol):
     """One per kind of runtime: turns needs into specs. Pure."""
 
-    def provide(self, account: AccountFacts, versions: Sequence[str]) -> tuple[AnySpec, ...]: ...
+    def provide(
+        self, account: AccountFacts, versions: Sequence[str], choices: Sequence[RuntimeChoice]
+    ) -> tuple[AnySpec, ...]:
+        """`choices`: of this kind of runtime, for any of its versions."""
+        ...
 
 
 class Cloner(Protocol):
@@ -153,10 +170,12 @@ class ManifestRegistry:
         """
         parts = [await contributor.contribute(session, account) for contributor in self._contributors]
         needs = frozenset(need for part in parts for need in part.needs)
+        choices = tuple(choice for part in parts for choice in part.choices)
         return Contribution(
-            specs=(*self._provide(account, needs), *(spec for part in parts for spec in part.specs)),
+            specs=(*self._provide(account, needs, choices), *(spec for part in parts for spec in part.specs)),
             held=tuple(key for part in parts for key in part.held),
             needs=needs,
+            choices=choices,
             risks=tuple(risk for part in parts for risk in part.risks),
             needs_shell=any(part.needs_shell for part in parts),
         )
@@ -195,11 +214,14 @@ class ManifestRegistry:
         for contributor in self._contributors:
             await contributor.forget(session, account_id, now)
 
-    def _provide(self, account: AccountFacts, needs: frozenset[RuntimeNeed]) -> tuple[AnySpec, ...]:
+    def _provide(
+        self, account: AccountFacts, needs: frozenset[RuntimeNeed], choices: Sequence[RuntimeChoice]
+    ) -> tuple[AnySpec, ...]:
         specs: list[AnySpec] = []
         for kind in sorted({need.kind for need in needs}):
             provider = self._providers.get(kind)
             if provider is None:
                 raise BugError(f"no provider is registered for the runtime {kind!r}")
-            specs += provider.provide(account, sorted(need.version for need in needs if need.kind == kind))
+            versions = sorted(need.version for need in needs if need.kind == kind)
+            specs += provider.provide(account, versions, [choice for choice in choices if choice.need.kind == kind])
         return tuple(specs)

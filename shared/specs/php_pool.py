@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from typing import ClassVar, Final
 
+import msgspec
+from msgspec import UNSET, UnsetType
+
 from shared.errors import InvalidInputError
 from shared.specs.account import MAX_TENANT_UID, MIB, MIN_TENANT_UID
 from shared.specs.base import Spec, Stage
-from shared.types.names import ResourceKey, UnixName, parse_unix_name
+from shared.specs.php_settings import PhpSettings
+from shared.types.names import DomainName, ResourceKey, UnixName, parse_domain_name, parse_unix_name
 
 _VERSION = re.compile(r"[5-9]\.[0-9]")
 PHP_SOCKET_DIR: Final = "/run/wcp-php"
@@ -30,6 +34,17 @@ def php_socket_path(version: str, uid: int) -> str:
     return f"{PHP_SOCKET_DIR}/{version}/{uid}.sock"
 
 
+class PhpSite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one site of the account has chosen for itself; for the scripts in its folder, ~/sites/DOMAIN."""
+
+    domain: DomainName
+    settings: PhpSettings
+
+    def __post_init__(self) -> None:
+        if parse_domain_name(self.domain) != self.domain:
+            raise InvalidInputError(f"{self.domain!r} is not in its canonical form", field="domain")
+
+
 class PhpPoolSpec(Spec, frozen=True, kw_only=True, tag="php_pool"):
     """One PHP-FPM master with one pool."""
 
@@ -47,7 +62,14 @@ class PhpPoolSpec(Spec, frozen=True, kw_only=True, tag="php_pool"):
     idle_seconds: int = 60
     """After how long without a request the whole master sleeps, 10 to 86400."""
 
+    is_strict: bool | UnsetType = UNSET
+    """True: PHP starts no other program. UNSET, not False: agents of before do not know the field."""
+    sites: tuple[PhpSite, ...] | UnsetType = UNSET
+    """Those with settings of their own; UNSET, not empty, as above."""
+
     def __post_init__(self) -> None:
+        if self.sites is not UNSET and len({site.domain for site in self.sites}) != len(self.sites):
+            raise InvalidInputError("a site is named twice", field="sites")
         parse_unix_name(self.account)
         parse_php_version(self.version)
         if not MIN_TENANT_UID <= self.uid <= MAX_TENANT_UID:
@@ -64,6 +86,11 @@ class PhpPoolSpec(Spec, frozen=True, kw_only=True, tag="php_pool"):
     @property
     def key(self) -> ResourceKey:
         return ResourceKey(f"php_pool/{self.account}-{self.version}")
+
+    @property
+    def chosen(self) -> tuple[PhpSite, ...]:
+        """Sites with settings of their own."""
+        return () if self.sites is UNSET else self.sites
 
     @property
     def socket_path(self) -> str:

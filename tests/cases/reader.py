@@ -110,7 +110,9 @@ def _resolve(raw: dict[str, Any], spec: AnySpec, presence: Presence, facts_type:
         # The case is about the refusal.
         return blank
     written = {file.path: content_hash(file.content) for action in actions for file in list_written(action)}
-    hashes = {**written, "config": next(iter(written.values()), "")}
+    settings = next((path for path in written if path.endswith("/sites.ini")), "")
+    config = next((path for path in written if path != settings), "")
+    hashes = {**written, "config": written.get(config, ""), "settings": written.get(settings, "")}
     return msgspec.convert(_expand(raw, hashes), facts_type)
 
 

@@ -47,6 +47,9 @@ class PoolFacts(msgspec.Struct, frozen=True, kw_only=True):
     is_version_present: bool
     is_module_enabled: bool
     config: PathFact | None
+    settings_dir: PathFact | None
+    settings: PathFact | None
+    """The file with what sites have chosen."""
     socket: UnitFact
     service: UnitFact
 
@@ -77,6 +80,8 @@ async def read_pool(spec: PhpPoolSpec, probe: Probe) -> PoolFacts:
         is_version_present=await probe.path(layout.socket_template(spec.version)) is not None,
         is_module_enabled=target.is_enabled,
         config=await probe.path(layout.pool_file(spec.version, spec.uid)),
+        settings_dir=await probe.path(layout.settings_dir(spec.version, spec.uid)),
+        settings=await probe.path(layout.settings_file(spec.version, spec.uid)),
         socket=await probe.unit(layout.pool_socket_unit(spec.version, spec.uid)),
         service=await probe.unit(layout.pool_service_unit(spec.version, spec.uid)),
     )

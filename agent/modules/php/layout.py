@@ -19,6 +19,29 @@ ACCOUNTS_DIR: Final = "/srv/accounts"
 PING_PATH: Final = "/.wcp360-ping"
 """The web module's probe asks for it; a dot file, so visitors cannot."""
 
+PROGRAM_STARTERS: Final = (
+    "exec",
+    "passthru",
+    "popen",
+    "proc_open",
+    "shell_exec",
+    "system",
+    "pcntl_exec",
+    "pcntl_fork",
+    "pcntl_rfork",
+    "pcntl_forkx",
+    # These start sendmail or rsh, with arguments or an environment (LD_PRELOAD) that a script chooses.
+    "mail",
+    "mb_send_mail",
+    "imap_open",
+    "imap_mail",
+    "putenv",
+)
+"""Functions of PHP that start a program, or that choose what a program which PHP starts by itself will do.
+
+Source: https://www.php.net/manual/en/refs.fileprocess.process.php, and what is published about getting around them.
+"""
+
 PROGRAMS: Final = ("fpm", "cli")
 EXTENSIONS: Final = ("bcmath", "curl", "gd", "intl", "mbstring", "mysql", "opcache", "sqlite3", "xml", "zip")
 """What sites expect. Not every version has each as a package (opcache is part of PHP from 8.5 on)."""
@@ -64,6 +87,15 @@ def service_template(version: str) -> str:
 
 def pool_file(version: str, uid: int) -> str:
     return f"{version_dir(version)}/{uid}.conf"
+
+
+def settings_dir(version: str, uid: int) -> str:
+    """Beside the pool's own file: PHP reads every .ini in it, and nobody else's."""
+    return f"{version_dir(version)}/{uid}.d"
+
+
+def settings_file(version: str, uid: int) -> str:
+    return f"{settings_dir(version, uid)}/sites.ini"
 
 
 def pool_socket_unit(version: str, uid: int) -> str:

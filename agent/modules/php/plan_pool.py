@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from agent.contract.actions import Action, EnsureUnit, PublishConfig, ReloadUnit, RemoveFile, WriteFile
-from agent.contract.compare import holds_file, holds_unit
+from agent.contract.actions import (
+    Action,
+    EnsureDirectory,
+    EnsureUnit,
+    PublishConfig,
+    ReloadUnit,
+    RemoveFile,
+    RemoveTree,
+    WriteFile,
+)
+from agent.contract.compare import holds_directory, holds_file, holds_unit
 from agent.contract.module import Plan
 from agent.modules.php import layout, render
 from agent.modules.php.facts import PoolFacts
@@ -23,7 +32,7 @@ def plan_pool(spec: PhpPoolSpec, presence: Presence, facts: PoolFacts) -> Plan:
         mode=0o640,
         reason=f"PHP {spec.version} of {spec.account}",
     )
-    actions: list[Action] = []
+    actions: list[Action] = _plan_settings(spec, facts)
     if not holds_file(facts.config, config):
         actions.append(PublishConfig(tree=layout.tree_name(spec.version), files=(config,), reason=config.reason))
     is_up = presence is Presence.ENABLED
@@ -31,6 +40,29 @@ def plan_pool(spec: PhpPoolSpec, presence: Presence, facts: PoolFacts) -> Plan:
     word = "listens" if is_up else "is switched off"
     reason = "" if actions else f"PHP {spec.version} of {spec.account} {word} as wanted"
     return Plan(actions=tuple(actions), noop_reason=reason)
+
+
+def _plan_settings(spec: PhpPoolSpec, facts: PoolFacts) -> list[Action]:
+    """What sites have chosen, in a file that only this account's PHP reads; none where none has chosen anything."""
+    path = layout.settings_file(spec.version, spec.uid)
+    if not spec.chosen:
+        gone = RemoveFile(path=path, reason="no site has PHP settings of its own")
+        return [gone] if facts.settings is not None else []
+    folder = EnsureDirectory(
+        path=layout.settings_dir(spec.version, spec.uid),
+        group=spec.account,
+        mode=0o750,
+        reason="PHP settings of the account's sites",
+    )
+    wanted = WriteFile(
+        path=path,
+        content=render.render_settings(spec),
+        group=spec.account,
+        mode=0o640,
+        reason=f"{len(spec.chosen)} sites have PHP settings of their own",
+    )
+    actions: list[Action] = [] if holds_directory(facts.settings_dir, folder) else [folder]
+    return actions if holds_file(facts.settings, wanted) else [*actions, wanted]
 
 
 def _require_version(spec: PhpPoolSpec, presence: Presence, facts: PoolFacts) -> None:
@@ -89,5 +121,7 @@ def _plan_removal(spec: PhpPoolSpec, facts: PoolFacts) -> Plan:
         actions.append(PublishConfig(tree=tree, removals=(path,), reason="the account's PHP goes"))
     elif facts.config is not None:
         actions.append(RemoveFile(path=path, reason="the account's PHP goes"))
+    if facts.settings_dir is not None:
+        actions.append(RemoveTree(path=layout.settings_dir(spec.version, spec.uid), reason="the account's PHP goes"))
     reason = "" if actions else f"PHP {spec.version} of {spec.account} is not here"
     return Plan(actions=tuple(actions), noop_reason=reason)

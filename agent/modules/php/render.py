@@ -10,6 +10,7 @@ from agent.modules.php import layout
 from shared.errors import PlanError
 from shared.specs.account import MIB
 from shared.specs.php_pool import PhpPoolSpec, parse_php_version
+from shared.specs.php_settings import DIRECTIVES, PhpSettings
 
 _UNQUOTABLE: Final = frozenset("\"\\$'")
 """PHP's ini reader expands $ and treats backslashes by rules of its own. Source: Zend/zend_ini_scanner.l."""
@@ -52,7 +53,29 @@ def render_pool(spec: PhpPoolSpec) -> str:
         upload_max_bytes=spec.upload_max_bytes,
         # A form has more in it than its file.
         post_max_bytes=spec.upload_max_bytes + MIB,
+        forbidden=",".join(("dl", *layout.PROGRAM_STARTERS) if spec.is_strict is True else ("dl",)),
     )
+
+
+def render_settings(spec: PhpPoolSpec) -> str:
+    """What sites have chosen: a section for each site's folder, which PHP applies to the requests in it only.
+
+    Neither a .user.ini nor ini_set changes what stands there. Source: https://www.php.net/manual/en/ini.sections.php.
+    """
+    sites = [
+        (f"{layout.ACCOUNTS_DIR}/{spec.account}/sites/{site.domain}", _directives_of(site.settings))
+        for site in spec.chosen
+    ]
+    return _TEMPLATES.get_template("sites.ini.j2").render(account=spec.account, sites=sites)
+
+
+def _directives_of(settings: PhpSettings) -> list[tuple[str, str]]:
+    chosen = ((directive, getattr(settings, name)) for name, directive in DIRECTIVES.items())
+    return [(directive, _ini_value(value)) for directive, value in chosen if value is not None]
+
+
+def _ini_value(value: int | str) -> str:
+    return quote_ini(value) if isinstance(value, str) else str(int(value))
 
 
 def render_unit(template: str, version: str) -> str:

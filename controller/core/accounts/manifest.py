@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from controller.core.accounts.models import Account, AccountState
 from controller.core.limits.registry import LimitRegistry
 from controller.core.manifest import AccountFacts, ManifestRegistry, RuntimeLimits
-from controller.core.packages.terms import Terms, flags_of, limits_of, terms_of
+from controller.core.packages.terms import Terms, flags_of, is_strict, limits_of, terms_of
 from controller.core.usage.models import OveruseCase
 from shared.specs.account import AccountSpec, ResourceLimits
 from shared.specs.base import Presence
@@ -87,4 +87,5 @@ def facts_of(account: Account, package: Terms, limits: LimitRegistry) -> Account
             upload_max_bytes=package.upload_max_bytes,
         ),
         features=frozenset(key for key, is_on in flags_of(package, limits).items() if is_on),
+        is_strict=is_strict(package),
     )

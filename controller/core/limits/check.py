@@ -6,7 +6,7 @@ from controller.core.accounts.models import Account
 from controller.core.context import Role
 from controller.core.limits.registry import FlagKind
 from controller.core.operations import FleetContext
-from controller.core.packages.terms import Terms, flags_of, hard_of, terms_of
+from controller.core.packages.terms import Terms, flags_of, hard_of, is_strict, terms_of
 from shared.errors import BugError, ForbiddenError, QuotaExceededError
 
 
@@ -63,6 +63,11 @@ async def require_fits(ctx: FleetContext, account: Account, terms: Terms) -> Non
             raise _refuse(ctx, terms, kind.key, used=used, allowed=allowed)
 
 
+async def has_feature(ctx: FleetContext, account: Account, key: str) -> bool:
+    """Whether the account's package has the feature; what shows it asks here, what needs it asks `require_feature`."""
+    return flags_of(await terms_of(ctx.session, account), ctx.registry.limits)[key]
+
+
 async def require_feature(ctx: FleetContext, account: Account, key: str) -> None:
     """Pass when the account's package has the feature.
 
@@ -72,12 +77,32 @@ async def require_feature(ctx: FleetContext, account: Account, key: str) -> None
     kind = ctx.registry.limits.flag(key)
     if not kind.binds_administrators and ctx.actor.role in (Role.ROOT, Role.ADMIN):
         return
-    terms = await terms_of(ctx.session, account)
-    if not flags_of(terms, ctx.registry.limits)[key]:
+    if not await has_feature(ctx, account, key):
+        terms = await terms_of(ctx.session, account)
         raise feature_disabled(
             kind,
             f"the package {terms.name!r} does not have this feature: {kind.title}",
             hint="Give the account a package with this feature, or switch it on in its package.",
+        )
+
+
+async def require_programs(ctx: FleetContext, account: Account, what_for: str) -> None:
+    """Pass when the account's package lets it start programs; nobody is exempt, because the node obeys it as well.
+
+    Args:
+        ctx: Of the change.
+        account: Whose programs they would be.
+        what_for: What they would do, for people: `log in over SSH`.
+
+    Raises:
+        ForbiddenError: It does not (`programs_restricted`).
+    """
+    terms = await terms_of(ctx.session, account)
+    if is_strict(terms):
+        raise ForbiddenError(
+            f"the package {terms.name!r} has strict process restrictions: {account.name} cannot {what_for}",
+            code="programs_restricted",
+            hint="Give the account another package, or set process_restrictions=standard in its package.",
         )
 
 

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET
 
 from controller.core.limits.registry import LimitKind, LimitRegistry
-from controller.core.packages.terms import Terms
+from controller.core.packages.terms import STRICTNESS, Terms
 from controller.core.packages.views import LimitValue, OverusePolicy, SecurityPolicy, StorageOptions
 from shared.errors import InvalidInputError
 from shared.specs.account import MIB
@@ -41,7 +41,7 @@ OPTIONS: Final[Mapping[str, Any]] = {
     "security.api_rate_tier": "standard",
     "security.sessions_max": None,
     "security.allowed_networks": [],
-    "security.process_restrictions": "standard",
+    STRICTNESS: "standard",
     "overuse.action": "alert",
     "overuse.grace_hours": 72,
 }
@@ -57,7 +57,7 @@ def defaults(registry: LimitRegistry) -> Values:
 
 def node_fields(registry: LimitRegistry) -> frozenset[str]:
     """Fields that a node has to know: accounts converge when one of them changes."""
-    return frozenset({*COLUMNS, *(f"flags.{kind.key}" for kind in registry.flags if kind.is_told_to_nodes)})
+    return frozenset({*COLUMNS, STRICTNESS, *(f"flags.{kind.key}" for kind in registry.flags if kind.is_told_to_nodes)})
 
 
 def merge(chain: Sequence[Mapping[str, Any]], registry: LimitRegistry) -> Values:

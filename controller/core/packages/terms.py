@@ -18,6 +18,8 @@ Terms = Package | PackageVersion
 
 NODE_KEYS: Final = ("cpu_percent", "memory_bytes", "processes_max", "io_weight", "disk_bytes")
 """Limits whose hard value is a column of its own, because a node is told it."""
+STRICTNESS: Final = "security.process_restrictions"
+"""The option that says whether accounts may start programs: standard or strict."""
 
 
 async def terms_of(session: AsyncSession, account: Account) -> Terms:
@@ -40,6 +42,11 @@ def rules_of(terms: Terms) -> PackageRules:
     """What modules must know of the package, and no kernel enforces."""
     versions = tuple(terms.php_versions) if terms.php_versions is not None else None
     return PackageRules(name=terms.name, php_versions=versions)
+
+
+def is_strict(terms: Terms) -> bool:
+    """Whether accounts start no programs: PHP starts none, and nothing gives them a shell."""
+    return bool(terms.options.get(STRICTNESS) == "strict")
 
 
 def hard_of(terms: Terms, key: str) -> int | None:

@@ -88,7 +88,13 @@ class SecurityPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         ]
         | UnsetType
     ) = UNSET
-    process_restrictions: Literal["standard", "strict"] | UnsetType = UNSET
+    process_restrictions: (
+        Annotated[
+            Literal["standard", "strict"],
+            Meta(description="strict: PHP starts no other program, and nobody logs in over SSH."),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class OverusePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -19,8 +19,8 @@ class SshContributor:
     """Adds an account's keys to its manifest, while its package has SSH."""
 
     async def contribute(self, session: AsyncSession, account: AccountFacts) -> Contribution:
-        """One spec with all keys, and a shell to log in to; nothing without the feature or without a key."""
-        if store.FEATURE not in account.features:
+        """One spec with all keys, and a shell to log in to; nothing without a key, or where the package forbids it."""
+        if store.FEATURE not in account.features or account.is_strict:
             return Contribution()
         rows = [row for row in await store.list_of_account(session, account.id) if row.expired_at is None]
         if not rows:

@@ -16,7 +16,7 @@ from controller.core.audit.chain import record
 from controller.core.auth.networks import parse_networks
 from controller.core.context import Change, OpContext
 from controller.core.fields import not_found, require_id_field, require_reference, require_text
-from controller.core.limits.check import require_feature, require_room
+from controller.core.limits.check import require_feature, require_programs, require_room
 from controller.core.operations import FleetContext
 from controller.core.paging import PageRequest, contains, fetch_page
 from controller.fleet.models import Node
@@ -60,7 +60,8 @@ async def create_key(ctx: FleetContext, params: SshKeyCreate) -> SshKeyView:
     """Let a key open an account.
 
     Raises:
-        ForbiddenError: Not permitted, or the account's package has no SSH (`feature_disabled`).
+        ForbiddenError: Not permitted, or the account's package has no SSH (`feature_disabled`) or
+            lets nobody start programs (`programs_restricted`).
         InvalidInputError: The key is none, or not one that may log in; `field` names what is wrong.
         ConflictError: The account has the key already (`ssh_key_exists`), is being deleted, or its node's agent does
             not know of keys (`outdated_agent`).
@@ -73,6 +74,7 @@ async def create_key(ctx: FleetContext, params: SshKeyCreate) -> SshKeyView:
     expires_at = _parse_expiry(params.expires_at, ctx.now)
     account = await require_reference("account_id", lock_changeable(ctx.session, params.account_id))
     await require_feature(ctx, account, store.FEATURE)
+    await require_programs(ctx, account, "log in over SSH")
     await _require_known(ctx, account.home_node_id)
     present = await store.list_of_account(ctx.session, account.id)
     if any(row.fingerprint == key.fingerprint for row in present):

@@ -55,6 +55,7 @@ async def _clone_site(ctx: FleetContext, site: Site, account: Account, domain: D
         await claim_domain(ctx, name, account.id, is_automatic=True)
     copy = Site(account_id=account.id, domain=domain, created_at=ctx.now, updated_at=ctx.now)
     set_values(copy, values)
+    copy.php_settings = dict(site.php_settings)
     copy.included_generation = account.desired_generation + 1
     ctx.session.add(copy)
     await ctx.session.flush()

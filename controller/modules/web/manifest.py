@@ -10,10 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.accounts.observe import Observation
 from controller.core.domains.store import free_unused_domains
-from controller.core.manifest import AccountFacts, Contribution, PackageRules, RuntimeNeed
+from controller.core.manifest import AccountFacts, Contribution, PackageRules, RuntimeChoice, RuntimeNeed
 from controller.modules.web.models import Site
-from controller.modules.web.store import live_sites
-from controller.modules.web.values import applied_of, freeze, names_of, values_of, values_of_spec
+from controller.modules.web.store import CUSTOM_PHP, live_sites
+from controller.modules.web.values import applied_of, freeze, names_of, settings_of, values_of, values_of_spec
 from shared.errors import QuotaExceededError
 from shared.protocol.job import ErrorBody, ResourceOutcome
 from shared.specs.php_pool import php_socket_path
@@ -33,12 +33,19 @@ class SiteContributor:
         parked = [site for site in sites if site.parked_at is not None]
         included = [site for site in sites if site.parked_at is None]
         # A parked site goes on serving what the node has, and needs its PHP as well.
-        versions = {site.php_version for site in included}
-        versions |= {applied.php_version for site in parked if (applied := applied_of(site)) is not None}
+        versions = {site.domain: site.php_version for site in included}
+        versions |= {site.domain: applied.php_version for site in parked if (applied := applied_of(site)) is not None}
+        needs = {domain: RuntimeNeed(PHP, version) for domain, version in versions.items() if version is not None}
+        choices = (
+            RuntimeChoice(needs[site.domain], DomainName(site.domain), settings_of(site))
+            for site in sites
+            if site.domain in needs and site.php_settings and CUSTOM_PHP.key in account.features
+        )
         return Contribution(
             specs=tuple(_spec_of(site, account) for site in included),
             held=tuple(ResourceKey(site.key) for site in parked),
-            needs=frozenset(RuntimeNeed(PHP, version) for version in versions if version is not None),
+            needs=frozenset(needs.values()),
+            choices=tuple(choices),
         )
 
     async def used_domains(self, session: AsyncSession, account_id: str) -> frozenset[str]:

@@ -30,6 +30,8 @@ class Site(Model):
     document_root: Mapped[str] = mapped_column(String(200))
     php_version: Mapped[str | None] = mapped_column(String(3))
     extra_directives: Mapped[str] = mapped_column(Text, default="")
+    php_settings: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    """What its owner has chosen (shared.specs.php_settings); no part of `applied`, because no node refuses it."""
     included_generation: Mapped[int] = mapped_column(default=0)
     """Generation of the account with which the site was changed, retried or taken away last."""
     applied: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))

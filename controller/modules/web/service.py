@@ -105,7 +105,7 @@ async def update_site(ctx: FleetContext, site_id: str, params: SiteUpdate) -> Si
         QuotaExceededError: The package does not allow the PHP version.
     """
     ctx.actor.require("sites", "write")
-    site, account = await _get_changeable(ctx, site_id)
+    site, account = await get_changeable(ctx, site_id)
     old = values_of(site)
     given = {name: value for name, value in msgspec.structs.asdict(params).items() if value is not msgspec.UNSET}
     values = parse_values(DomainName(site.domain), **{**msgspec.structs.asdict(old), **given})
@@ -128,7 +128,7 @@ async def delete_site(ctx: FleetContext, site_id: str) -> SiteView:
         ConflictError: The site or its account is being deleted already.
     """
     ctx.actor.require("sites", "write")
-    site, account = await _get_changeable(ctx, site_id)
+    site, account = await get_changeable(ctx, site_id)
     before = store.view_site(site, account)
     site.deleting_at = ctx.now
     return await _include(ctx, account, site, action="site.delete", before=before)
@@ -167,7 +167,13 @@ async def discard_site_change(ctx: FleetContext, site_id: str) -> SiteView:
     return await _include(ctx, account, site, action="site.discard", before=before)
 
 
-async def _get_changeable(ctx: FleetContext, site_id: str) -> tuple[Site, Account]:
+async def get_changeable(ctx: FleetContext, site_id: str) -> tuple[Site, Account]:
+    """The site and its account, locked.
+
+    Raises:
+        NotFoundError
+        ConflictError: One of them is being deleted.
+    """
     site, account = await _lock_site(ctx, site_id)
     if site.deleting_at is not None:
         raise ConflictError(f"the site {site.domain} is being deleted")

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from controller.core.accounts.models import Account
 from controller.core.domains.names import render_host_name
 from controller.core.fields import not_found, require_id
-from controller.core.limits.registry import LimitKind
+from controller.core.limits.registry import FlagKind, LimitKind
 from controller.modules.web.models import Site
 from controller.modules.web.values import names_of
 from controller.modules.web.views import SiteView
@@ -48,6 +48,10 @@ async def count_sites(session: AsyncSession, account_ids: Collection[str]) -> di
 
 SITES: Final = LimitKind(key="sites", title="Sites", unit="sites", count=count_sites)
 """What the module declares to the registry of limits."""
+
+
+CUSTOM_PHP: Final = FlagKind(key="custom_php", title="PHP settings of their own", is_obeyed=True, is_told_to_nodes=True)
+"""The feature that lets sites choose PHP settings (controller.modules.web.php_settings)."""
 
 
 async def require_unserved(session: AsyncSession, account_id: str, names: Collection[str], *, but_for: str) -> None:

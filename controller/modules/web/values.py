@@ -13,6 +13,7 @@ from controller.core.fields import parse_field
 from controller.modules.web.models import Site
 from shared.errors import InvalidInputError
 from shared.specs.php_pool import parse_php_version
+from shared.specs.php_settings import PhpSettings
 from shared.specs.site import MAX_ALIASES, SiteSpec, require_directives
 from shared.types.names import DomainName
 from shared.types.paths import RelativePath, parse_relative_path
@@ -51,6 +52,11 @@ def values_of(site: Site) -> SiteValues:
         php_version=site.php_version,
         extra_directives=site.extra_directives,
     )
+
+
+def settings_of(site: Site) -> PhpSettings:
+    """What the site has chosen, whether or not it counts now."""
+    return msgspec.convert(site.php_settings, PhpSettings)
 
 
 def applied_of(site: Site) -> SiteValues | None:

@@ -65,10 +65,11 @@ from controller.modules.ssh.manifest import SshContributor, SshObserver
 from controller.modules.ssh.service import hand_over_keys
 from controller.modules.ssh.store import SSH, SSH_KEYS
 from controller.modules.web import api as sites
+from controller.modules.web import php_settings_api
 from controller.modules.web.clone import clone_sites
 from controller.modules.web.manifest import SiteContributor, SiteObserver
 from controller.modules.web.parked import SiteKind
-from controller.modules.web.store import SITES
+from controller.modules.web.store import CUSTOM_PHP, SITES
 from shared.errors import AgentOfflineError
 from shared.protocol.capability import CAPABILITY_VERSION
 from shared.protocol.job import (
@@ -274,7 +275,7 @@ async def build_hosting(database: Database, pki_dir: Path) -> Hosting:
         registry=ManifestRegistry(
             [SiteContributor(), SshContributor()],
             {"php": PhpProvider()},
-            LimitRegistry((*DOMAIN_LIMITS, *MEASURED_LIMITS, SITES, SSH_KEYS), (SSH,)),
+            LimitRegistry((*DOMAIN_LIMITS, *MEASURED_LIMITS, SITES, SSH_KEYS), (SSH, CUSTOM_PHP)),
             (clone_sites,),
             (hand_over_keys,),
         ),
@@ -297,7 +298,7 @@ async def build_hosting(database: Database, pki_dir: Path) -> Hosting:
         api_routes=[
             *packages.ROUTES, *package_versions.ROUTES, *package_rollouts.ROUTES, *bulk_packages.ROUTES, *usage.ROUTES, *resellers.ROUTES, *reseller_usage.ROUTES, *branding.ROUTES, *transfers.ROUTES, *clients.ROUTES, *accounts.ROUTES, *domains.ROUTES,
             *account_life.ROUTES, *bulk_accounts.ROUTES,
-            *audit.ROUTES, *sites.ROUTES, *ssh_keys.ROUTES, *parked.ROUTES, *attention.ROUTES, *billing.ROUTES,
+            *audit.ROUTES, *sites.ROUTES, *php_settings_api.ROUTES, *ssh_keys.ROUTES, *parked.ROUTES, *attention.ROUTES, *billing.ROUTES,
         ],
         root_routes=branding.ROOT_ROUTES,
         dependencies={
