@@ -64,7 +64,7 @@ def make_key(folder: Path, name: str) -> Path:
 
 @pytest.fixture
 def login(fleet: Fleet, each_node: str, tmp_path: Path) -> Iterator[Login]:
-    account = fleet.account(each_node, package_id=fleet.package("with-ssh", flags={"ssh": True}))
+    account = fleet.account(each_node, package_id=fleet.package(f"with-ssh{next(fleet.numbers)}", flags={"ssh": True}))
     site = fleet.site(account)
     path = make_key(tmp_path, "key")
     body = {"account_id": account["id"], "name": "e2e", "public_key": path.with_suffix(".pub").read_text()}
@@ -106,6 +106,22 @@ def test_login_when_package_loses_the_feature_is_refused_until_it_has_it_again(l
     assert login.is_refused()
 
     login.fleet.change("PATCH", path, {"package_id": before})
+    assert login.is_let_in()
+
+
+def test_login_when_package_gets_strict_is_refused_until_it_is_standard_again(login: Login) -> None:
+    path = f"/packages/{login.account['package_id']}"
+
+    def restrict(word: str) -> None:
+        for job in login.fleet.api.call("PATCH", path, {"security": {"process_restrictions": word}})["jobs"]:
+            assert login.fleet.ended(job["id"])["state"] == "succeeded"
+
+    restrict("strict")
+    assert login.is_refused()
+    shell = login.fleet.run(login.node, "/usr/bin/getent", "passwd", login.account["name"]).stdout.strip()
+    assert shell.endswith(":/usr/sbin/nologin")
+
+    restrict("standard")
     assert login.is_let_in()
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 from litestar import Response, delete, get, patch, post
 from litestar.di import NamedDependency
-from litestar.params import JSONBody
+from litestar.params import JSONBody, QueryParameter
 
 from controller.core.context import Actor
 from controller.core.http import (
@@ -19,7 +21,7 @@ from controller.core.http import (
     answer_done,
 )
 from controller.core.operations import Operations
-from controller.core.packages import service
+from controller.core.packages import service, suspension
 from controller.core.packages.views import (
     FieldList,
     PackageClone,
@@ -27,6 +29,7 @@ from controller.core.packages.views import (
     PackagePage,
     PackageUpdate,
     PackageView,
+    Tier,
 )
 from controller.core.packages.what_if import WhatIf, judge_update
 from controller.core.paging import DEFAULT_LIMIT, PageRequest
@@ -51,10 +54,13 @@ async def list_packages(
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
     search: Search = None,
+    tier: Annotated[Tier | None, QueryParameter(description="Only packages that are made for these.")] = None,
+    is_suspended: Annotated[bool | None, QueryParameter(description="true: only suspended ones.")] = None,
 ) -> PackagePage:
     """Show the packages, newest first, each with the number of accounts that use it."""
     page = PageRequest(limit=limit, cursor=cursor, search=search)
-    return await operations.read(actor, request_id, lambda ctx: service.list_packages(ctx, page))
+    wanted = service.PackageFilter(tier=tier, is_suspended=is_suspended)
+    return await operations.read(actor, request_id, lambda ctx: service.list_packages(ctx, page, wanted))
 
 
 @post(
@@ -140,6 +146,52 @@ async def delete_package(
 
 
 @post(
+    "/packages/{package_id:str}/suspend",
+    operation_id="suspend-package",
+    tags=_TAGS,
+    status_code=200,
+    responses=DRY_RUN_RESPONSES,
+    summary="Suspend a package",
+)
+async def suspend_package(
+    *,
+    package_id: PathId,
+    operations: NamedDependency[Operations],
+    actor: NamedDependency[Actor],
+    request_id: NamedDependency[str],
+    dry_run: DryRun = False,
+) -> Response[PackageView]:
+    """Give a package to no more accounts; those that have it go on as before."""
+    outcome = await operations.change(
+        actor, request_id, lambda ctx: suspension.suspend_package(ctx, package_id), is_dry_run=dry_run
+    )
+    return answer_done(outcome, status=200)
+
+
+@post(
+    "/packages/{package_id:str}/unsuspend",
+    operation_id="unsuspend-package",
+    tags=_TAGS,
+    status_code=200,
+    responses=DRY_RUN_RESPONSES,
+    summary="Unsuspend a package",
+)
+async def unsuspend_package(
+    *,
+    package_id: PathId,
+    operations: NamedDependency[Operations],
+    actor: NamedDependency[Actor],
+    request_id: NamedDependency[str],
+    dry_run: DryRun = False,
+) -> Response[PackageView]:
+    """Give a package to accounts again."""
+    outcome = await operations.change(
+        actor, request_id, lambda ctx: suspension.unsuspend_package(ctx, package_id), is_dry_run=dry_run
+    )
+    return answer_done(outcome, status=200)
+
+
+@post(
     "/packages/{package_id:str}/clone",
     operation_id="clone-package",
     tags=_TAGS,
@@ -206,6 +258,6 @@ async def judge_package_update(
 
 
 ROUTES = (
-    list_packages, create_package, show_package, update_package, delete_package, clone_package, list_package_fields,
-    judge_package_update,
+    list_packages, create_package, show_package, update_package, delete_package, suspend_package, unsuspend_package,
+    clone_package, list_package_fields, judge_package_update,
 )  # fmt: skip

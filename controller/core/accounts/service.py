@@ -20,7 +20,7 @@ from controller.core.limits.check import require_fits
 from controller.core.operations import FleetContext
 from controller.core.packages.models import Package
 from controller.core.packages.store import get_package, limits_of, rules_of
-from controller.core.resellers.bounds import require_visible
+from controller.core.resellers.bounds import require_given_out, require_sold
 from controller.core.resellers.caps import find_reseller_id, require_selling, within_caps
 from controller.jobs.queue import JobRequest
 from shared.errors import ConflictError
@@ -36,7 +36,7 @@ async def create_account(ctx: FleetContext, params: AccountCreate) -> AccountVie
 
     Raises:
         ForbiddenError, InvalidInputError
-        ConflictError: The name is taken, no node takes the account, or its reseller is suspended.
+        ConflictError: The name is taken, no node takes the account, or its reseller or its package is suspended.
         QuotaExceededError: Its reseller may not promise so much.
     """
     ctx.actor.require("accounts", "write")
@@ -50,12 +50,13 @@ async def add_account(ctx: FleetContext, params: AccountCreate) -> Account:
 
     Raises:
         InvalidInputError
-        ConflictError: The name is taken, or no node takes the account.
+        ConflictError: The name is taken, the package is suspended, or no node takes the account.
     """
     name = parse_field("name", parse_unix_name, params.name)
     client = await require_reference("client_id", get_client(ctx.session, params.client_id))
     package = await require_reference("package_id", get_package(ctx.session, params.package_id))
-    require_visible(package, client.reseller_id, field="package_id")
+    require_sold(package, client.reseller_id, field="package_id")
+    require_given_out(package, field="package_id")
     await require_selling(ctx.session, client.reseller_id)
     await _require_free(ctx, name)
     node_id = await _choose_node(ctx, params.node_id, package)
@@ -81,7 +82,7 @@ async def update_account(ctx: FleetContext, account_id: str, params: AccountUpda
 
     Raises:
         ForbiddenError, InvalidInputError, NotFoundError
-        ConflictError: It is being deleted.
+        ConflictError: It is being deleted, or the package is suspended.
         QuotaExceededError: It has more than the package allows, or its reseller may not promise so much.
     """
     ctx.actor.require("accounts", "write")
@@ -101,7 +102,8 @@ async def _change_package(ctx: FleetContext, account: Account, package_id: str) 
     if account.package_id == package.id:
         return
     reseller_id = await find_reseller_id(ctx.session, account.client_id)
-    require_visible(package, reseller_id, field="package_id")
+    require_sold(package, reseller_id, field="package_id")
+    require_given_out(package, field="package_id")
     await require_fits(ctx, account, package)
     await ctx.registry.require_fits(ctx.session, account.id, rules_of(package))
     async with within_caps(ctx, reseller_id):

@@ -177,6 +177,7 @@ CORE_EVENTS: Final[tuple[EventType, ...]] = (
     *changes_of("package", PackageView, {
         "create": "A package was made.", "clone": "A package was copied.", "update": "A package changed.",
         "delete": "A package was deleted.",
+        "suspend": "A package is given to no more accounts.", "unsuspend": "It is given to accounts again.",
     }),
     *changes_of("reseller", ResellerView, {
         "create": "A reseller was added.", "update": "A reseller changed.", "delete": "A reseller was deleted.",

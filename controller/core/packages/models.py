@@ -70,6 +70,8 @@ class Package(PackageTerms, Model):
     """Number of its newest version."""
     reseller_id: Mapped[str | None] = mapped_column(ForeignKey("resellers.id", ondelete="RESTRICT"), index=True)
     """Whose it is; None: of everybody (global)."""
+    suspended_at: Mapped[datetime | None]
+    """Since when no account gets it any more; those that have it go on."""
     deleted_at: Mapped[datetime | None]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -27,6 +28,7 @@ from controller.core.packages.definition import (
 from controller.core.packages.lineage import read_chain, read_heirs, require_parent, trace_fields, values_of_chain
 from controller.core.packages.models import Package, PackageVersion
 from controller.core.packages.rollouts.begin import begin_rollout, find_open_rollouts, require_no_rollout
+from controller.core.packages.suspension import view_with_use
 from controller.core.packages.versions import add_version
 from controller.core.packages.views import (
     FieldList,
@@ -53,7 +55,15 @@ RECONVERGE_PACKAGE: Final = "package.reconverge"
 _LABELS: Final = ("name", "description", "tier")
 
 
-async def list_packages(ctx: FleetContext, page: PageRequest) -> PackagePage:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageFilter:
+    """Which packages are wanted; None: all."""
+
+    tier: str | None = None
+    is_suspended: bool | None = None
+
+
+async def list_packages(ctx: FleetContext, page: PageRequest, wanted: PackageFilter) -> PackagePage:
     """Newest first.
 
     Raises:
@@ -61,6 +71,11 @@ async def list_packages(ctx: FleetContext, page: PageRequest) -> PackagePage:
     """
     ctx.actor.require("packages", "read")
     statement = select(Package).where(Package.deleted_at.is_(None))
+    if wanted.tier is not None:
+        statement = statement.where(Package.tier == wanted.tier)
+    if wanted.is_suspended is not None:
+        since = Package.suspended_at
+        statement = statement.where(since.is_not(None) if wanted.is_suspended else since.is_(None))
     condition = contains((Package.name, Package.description), page.search)
     found = await fetch_page(ctx.session, statement if condition is None else statement.where(condition), page)
     ids = [row.id for row in found.rows]
@@ -80,7 +95,7 @@ async def show_package(ctx: FleetContext, package_id: str) -> PackageView:
         ForbiddenError, NotFoundError
     """
     ctx.actor.require("packages", "read")
-    return await _view(ctx, await store.get_package(ctx.session, package_id))
+    return await view_with_use(ctx, await store.get_package(ctx.session, package_id))
 
 
 async def show_fields(ctx: FleetContext, package_id: str) -> FieldList:
@@ -145,7 +160,7 @@ async def update_package(ctx: FleetContext, package_id: str, params: PackageUpda
     ctx.actor.require("packages", "write")
     package = await store.get_package(ctx.session, package_id)
     store.require_own(ctx.actor, package)
-    before = await _view(ctx, package)
+    before = await view_with_use(ctx, package)
     # An administrator may edit what resellers sell; what is too much then is shown as over.
     async with within_caps(ctx, store.reseller_of(ctx.actor)):
         changed = await rewrite_package(ctx, package, params)
@@ -156,7 +171,7 @@ async def update_package(ctx: FleetContext, package_id: str, params: PackageUpda
     is_in_waves = params.rollout is not None and bool(rows)
     if params.rollout is not None and rows:
         await begin_rollout(ctx, package, rows, params.rollout)
-    view = await _view(ctx, package)
+    view = await view_with_use(ctx, package)
     change = Change(
         action="package.update",
         target=f"package/{package.id}",
@@ -245,7 +260,7 @@ async def delete_package(ctx: FleetContext, package_id: str) -> None:
     ctx.actor.require("packages", "write")
     package = await store.get_package(ctx.session, package_id)
     store.require_own(ctx.actor, package)
-    view = await _view(ctx, package)
+    view = await view_with_use(ctx, package)
     if view.accounts:
         noun = "account uses" if view.accounts == 1 else "accounts use"
         raise ConflictError(
@@ -303,14 +318,6 @@ async def _find_parent(
     require_visible(parent, reseller_id, field="parent_id")
     await require_parent(ctx.session, package, parent)
     return parent
-
-
-async def _view(ctx: FleetContext, package: Package) -> PackageView:
-    counts = await store.count_accounts(ctx.session, [package.id])
-    rollouts = await find_open_rollouts(ctx.session, [package.id])
-    return store.view_package(
-        package, counts.get(package.id, 0), ctx.registry.limits, rollout_id=rollouts.get(package.id)
-    )
 
 
 def _fields_of(params: PackageCreate | PackageUpdate) -> dict[str, Any]:

@@ -106,6 +106,8 @@ def view_package(
         overuse=msgspec.convert(group_of(package, "overuse"), OverusePolicy),
         own_fields=tuple(sorted(package.own)),
         accounts=accounts,
+        is_suspended=package.suspended_at is not None,
+        suspended_at=package.suspended_at,
         rollout_id=rollout_id,
         created_at=package.created_at,
         updated_at=package.updated_at,

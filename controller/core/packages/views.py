@@ -39,7 +39,13 @@ PhpMemoryBytes = Annotated[int, Meta(ge=16 * MIB, le=1024 * GIB, description="me
 UploadMaxBytes = Annotated[
     int, Meta(ge=MIB, le=MAX_UPLOAD_BYTES, description="Largest upload, for the web server and PHP alike.")
 ]
-Tier = Annotated[Literal["admin", "reseller", "client"], Meta(description="Whom it is made for.")]
+Tier = Annotated[
+    Literal["admin", "reseller", "client"],
+    Meta(
+        description="Whom it is made for. client: accounts of anybody; reseller: accounts of resellers' clients, and"
+        " resellers' own packages inherit from it; admin: accounts of the platform's own clients only."
+    ),
+]
 RowId = Annotated[str, Meta(min_length=1, max_length=36, examples=["0190f3c2-7b6e-7c3a-9d54-3f6f2a1b0c9d"])]
 ParentId = Annotated[RowId, Meta(description="The package from which it has what it does not say itself.")]
 Amount = Annotated[int, Meta(ge=0, le=2**60)]
@@ -210,6 +216,8 @@ class PackageView(msgspec.Struct, frozen=True, kw_only=True):
     overuse: OverusePolicy
     own_fields: Annotated[tuple[str, ...], Meta(description="What it says itself; the rest is inherited or default.")]
     accounts: Annotated[int, Meta(description="How many accounts use it, pinned ones included.")]
+    is_suspended: Annotated[bool, Meta(description="No account gets it any more; those that have it go on.")]
+    suspended_at: datetime | None
     rollout_id: Annotated[str | None, Meta(description="The open rollout of its newest version, if there is one.")]
     created_at: datetime
     updated_at: datetime

@@ -13,7 +13,7 @@ from controller.core.packages.terms import NODE_KEYS, flags_of, hard_of
 from controller.core.resellers.caps import require_selling
 from controller.core.resellers.store import count_packages
 from controller.core.tenancy.models import Reseller
-from shared.errors import ForbiddenError, InvalidInputError, QuotaExceededError
+from shared.errors import ConflictError, ForbiddenError, InvalidInputError, QuotaExceededError
 
 SOLD_TIERS = ("client", "reseller")
 """Tiers of the platform's packages that resellers see."""
@@ -81,6 +81,42 @@ def require_visible(package: Package, reseller_id: str | None, *, field: str) ->
             f"the package {package.name!r} is not one that {whose} sells",
             field=field,
             hint="Choose one of that reseller's own, or one of the platform's that are not for administrators only.",
+        )
+
+
+def is_sold_to(package: Package, reseller_id: str | None) -> bool:
+    """Whether accounts of this reseller's clients may have the package; None: of the platform's own clients."""
+    is_made_for_resellers = package.reseller_id is None and package.tier == "reseller"
+    return is_visible_to(package, reseller_id) and not (is_made_for_resellers and reseller_id is None)
+
+
+def require_sold(package: Package, reseller_id: str | None, *, field: str) -> None:
+    """Pass when accounts of this reseller's clients (None: of the platform's own) may have the package.
+
+    Raises:
+        InvalidInputError: It is not made for them.
+    """
+    require_visible(package, reseller_id, field=field)
+    if not is_sold_to(package, reseller_id):
+        raise InvalidInputError(
+            f"the package {package.name!r} is made for resellers, and this is a client of the platform itself",
+            field=field,
+            hint="Choose a package with the tier client or admin, or change this one's tier.",
+        )
+
+
+def require_given_out(package: Package, *, field: str) -> None:
+    """Pass when one more account may get the package.
+
+    Raises:
+        ConflictError: It is suspended (`package_suspended`).
+    """
+    if package.suspended_at is not None:
+        raise ConflictError(
+            f"the package {package.name!r} is suspended: no account gets it any more",
+            code="package_suspended",
+            hint="Choose another package, or: wcp360 packages unsuspend NAME.",
+            context={"field": field},
         )
 
 

@@ -25,7 +25,7 @@ from controller.core.limits.check import require_fits
 from controller.core.operations import FleetContext
 from controller.core.packages.models import Package
 from controller.core.packages.store import get_package, rules_of
-from controller.core.resellers.bounds import choose_owner, is_visible_to, require_visible
+from controller.core.resellers.bounds import choose_owner, is_sold_to, require_given_out, require_sold
 from controller.core.resellers.caps import require_selling, within_caps
 from controller.core.resellers.models import SuspendedAccount
 from controller.core.tenancy.models import AccountMember
@@ -168,7 +168,7 @@ async def transfer_client(ctx: FleetContext, client_id: str, params: ClientTrans
         client.reseller_id, client.updated_at = owner, ctx.now
         for account in accounts:
             package = await ctx.session.get_one(Package, account.package_id)
-            if params.package_id is None or not is_visible_to(package, owner):
+            if params.package_id is None or not is_sold_to(package, owner):
                 await _settle_package(ctx, account, owner, params.package_id)
     await _loosen(ctx, [account.id for account in accounts])
     view = view_client(client, counts.get(client.id, 0))
@@ -190,7 +190,7 @@ async def _settle_package(ctx: FleetContext, account: Account, reseller_id: str 
     if package_id is None:
         statement = select(Package).where(Package.id == account.package_id).execution_options(**EVERYBODY)
         kept = (await ctx.session.scalars(statement)).one()
-        if not is_visible_to(kept, reseller_id):
+        if not is_sold_to(kept, reseller_id):
             raise ConflictError(
                 f"the package {kept.name!r} of the account {account.name!r} is not sold there",
                 code="package_not_sold",
@@ -198,9 +198,10 @@ async def _settle_package(ctx: FleetContext, account: Account, reseller_id: str 
             )
         return False
     package = await require_reference("package_id", get_package(ctx.session, package_id))
-    require_visible(package, reseller_id, field="package_id")
+    require_sold(package, reseller_id, field="package_id")
     if package.id == account.package_id:
         return False
+    require_given_out(package, field="package_id")
     await require_fits(ctx, account, package)
     await ctx.registry.require_fits(ctx.session, account.id, rules_of(package))
     account.package_id, account.package_version_id = package.id, None

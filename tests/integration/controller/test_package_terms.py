@@ -61,7 +61,9 @@ async def test_limits_and_features_when_listed_say_what_is_counted_and_obeyed(ho
     assert (limits["memory_bytes"]["enforced_by"], limits["mailboxes"]["enforced_by"]) == ("node", "nobody")
     assert limits["sites"]["enforced_by"] == "core"
     assert {"ssh", "cron", "git", "staging", "ssl", "dns", "backup", "api", "runtimes", "custom_php"} < set(features)
-    assert [key for key, item in features.items() if item["is_obeyed"]] == ["ssh", "advanced_logs"]
+    assert [key for key, item in features.items() if item["is_obeyed"]] == [
+        "ssh", "api", "custom_php", "advanced_logs",
+    ]  # fmt: skip
 
 
 async def test_heir_has_its_parents_values_until_it_says_its_own(hosting: Hosting) -> None:
