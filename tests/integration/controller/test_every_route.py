@@ -56,7 +56,7 @@ WITHOUT_PERMISSION: Final = {
 NO_JOB: Final = {
     # A change that is complete once its rows are written. Everything else answers 202 with jobs.
     "login", "logout", "change-password", "create-token", "revoke-token", "enrol", "renew-certificate",
-    "create-package", "delete-package", "clone-package", "judge-package-update", "create-client", "update-client", "delete-client", "create-domain",
+    "create-package", "delete-package", "suspend-package", "unsuspend-package", "clone-package", "judge-package-update", "create-client", "update-client", "delete-client", "create-domain",
     "set-account-note",
     "delete-domain", "create-enrolment-token", "delete-enrolment-token", "revoke-node", "reject-node", "delete-node",
     "discard-job", "ignore-drift", "unignore-drift", "run-schedule", "retry-task",
@@ -135,6 +135,7 @@ BODIES: Final[dict[str, Any]] = {
     "update-role": {"permissions": ["sites:read"]},
     "create-site": {"domain": "new-{domain_id}.example", "account_id": "{account_id}"},
     "update-site": {"document_root": "web"},
+    "update-php-settings": {"max_input_vars": 5000},
     "create-ssh-key": {
         "name": "laptop", "account_id": "{account_id}", "public_key": SSH_KEY + "B" * 42,
     },
@@ -236,7 +237,7 @@ class Api:
         name = f"t{number}"
         ids = {"name": "web", "log": "access", "number": "1", "node_id": await self._add_node(f"node{number}")}
         for key in ("package_id", "other_package_id"):
-            package = {"name": f"{name} {key}", "flags": {"ssh": True}}
+            package = {"name": f"{name} {key}", "flags": {"ssh": True, "custom_php": True}}
             ids[key] = (await self.make("packages", package, headers))["id"]
         reseller = {"name": f"{name} reseller", "email": "r@example.com"}
         ids["reseller_id"] = (await self.make("resellers", reseller, headers))["id"]
@@ -510,7 +511,7 @@ async def prepare_team(api: Api, route: Route, ids: dict[str, str], admin: dict[
 async def prepare(api: Api, route: Route, ids: dict[str, str], admin: dict[str, str]) -> None:
     """Bring about what the change is for: something failed, something is suspended, something is not used."""
     await prepare_account(api, route, ids, admin)
-    if route.name in ("unsuspend-account", "unsuspend-reseller"):
+    if route.name in ("unsuspend-account", "unsuspend-reseller", "unsuspend-package"):
         path = route.path.format(**ids).replace("/unsuspend", "/suspend")
         await api.http.post(path, json={}, headers=admin)
     await prepare_rollout(api, route, ids, admin)

@@ -34,7 +34,7 @@ TENANT_READS: Final = frozenset({
     "list-sign-ins", "list-sites", "list-ssh-keys", "list-token-usage", "list-tokens", "list-usage", "list-users",
     "read-site-log", "show-account", "show-account-manifest", "show-account-proofs", "show-branding", "show-client",
     "show-deletion", "show-domain", "show-email", "show-job", "show-me", "show-package", "show-package-rollout",
-    "show-package-version", "show-parked", "show-reseller", "show-reseller-branding", "show-role",
+    "show-package-version", "show-parked", "show-php-settings", "show-reseller", "show-reseller-branding", "show-role",
     "show-second-factor", "show-site", "show-ssh-key", "show-user",
 })  # fmt: skip
 """What a tenant may ask for at all, of their own rows; everything else is the platform's. A new route is here on purpose."""
