@@ -13,6 +13,7 @@ from tests.e2e.fleet import MIB, Fleet, php_version
 
 EXEC = """<?php
 ini_set('disable_functions', '');
+@copy(getenv('HOME') . '/mine', '/tmp/mine') && chmod('/tmp/mine', 0755);
 $ways = ['exec', 'shell_exec', 'system', 'passthru', 'popen', 'proc_open', 'mail', 'putenv', 'dl'];
 $there = array_values(array_filter($ways, 'function_exists'));
 $said = function_exists('exec') ? exec('echo started') : '';
@@ -50,6 +51,32 @@ class Hosted:
         answer = self.fleet.get(self.node, domain or self.site["domain"], f"/{name}")
         assert answer.status_code == 200, answer.text
         return json.loads(answer.text)
+
+    def kernel_runs(self, program: str, *argv: str) -> bool:
+        """Whether the program starts where the account's master lives: in its mount namespace, whoever asks."""
+        unit = f"wcp-php{self.site['php_version']}@{self.account['uid']}.service"
+        self.ask("exec.php")  # so that it is awake
+        pid = self.fleet.run(self.node, "/usr/bin/systemctl", "show", "-P", "MainPID", unit).check().stdout.strip()
+        done = self.fleet.run(self.node, "/usr/bin/nsenter", "--target", pid, "--mount", "--", program, *argv)
+        assert done.exit_code == 0 or "Permission denied" in done.stderr, done.stderr
+        return done.exit_code == 0
+
+    def own_program(self) -> str:
+        """A copy of a program in the account's home."""
+        path = f"/srv/accounts/{self.account['name']}/mine"
+        argv = (
+            "/usr/sbin/runuser",
+            "-u",
+            self.account["name"],
+            "--",
+            "/usr/bin/install",
+            "-m",
+            "755",
+            "/usr/bin/true",
+            path,
+        )
+        self.fleet.run(self.node, *argv).check()
+        return path
 
     def change_package(self, **body: Any) -> None:
         answer = self.fleet.api.call("PATCH", f"/packages/{self.package_id}", body)
@@ -97,6 +124,11 @@ def test_programs_when_the_package_is_strict_cannot_be_started_by_php_and_can_wh
 
     hosted.change_package(security={"process_restrictions": "strict"})
     strict = hosted.ask("exec.php")
+    own = hosted.own_program()
+    is_run = [
+        hosted.kernel_runs(*argv)
+        for argv in (("/bin/sh", "-c", "true"), ("/usr/bin/perl", "-v"), (own,), ("/tmp/mine",))
+    ]
     hosted.change_package(security={"process_restrictions": "standard"})
     after = hosted.ask("exec.php")
 
@@ -104,6 +136,11 @@ def test_programs_when_the_package_is_strict_cannot_be_started_by_php_and_can_wh
     assert strict["said"] == ""
     assert strict["there"] == []
     assert strict["ini"].startswith("dl,exec,")
+    # Whoever gets around PHP's list meets the kernel.
+    assert is_run == [False, False, False, False]
+    assert hosted.kernel_runs("/bin/sh", "-c", "true")
+    assert hosted.kernel_runs(own)
+    assert hosted.kernel_runs("/tmp/mine")
 
 
 def test_php_settings_of_one_site_hold_for_it_and_for_no_other_and_go_with_the_feature(hosted: Hosted) -> None:

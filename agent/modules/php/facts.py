@@ -50,6 +50,9 @@ class PoolFacts(msgspec.Struct, frozen=True, kw_only=True):
     settings_dir: PathFact | None
     settings: PathFact | None
     """The file with what sites have chosen."""
+    fence_dir: PathFact | None
+    fence: PathFact | None
+    """What keeps this master from running programs."""
     socket: UnitFact
     service: UnitFact
 
@@ -81,6 +84,8 @@ async def read_pool(spec: PhpPoolSpec, probe: Probe) -> PoolFacts:
         is_module_enabled=target.is_enabled,
         config=await probe.path(layout.pool_file(spec.version, spec.uid)),
         settings_dir=await probe.path(layout.settings_dir(spec.version, spec.uid)),
+        fence_dir=await probe.path(layout.fence_dir(spec.version, spec.uid)),
+        fence=await probe.path(layout.fence_file(spec.version, spec.uid)),
         settings=await probe.path(layout.settings_file(spec.version, spec.uid)),
         socket=await probe.unit(layout.pool_socket_unit(spec.version, spec.uid)),
         service=await probe.unit(layout.pool_service_unit(spec.version, spec.uid)),

@@ -98,6 +98,15 @@ def settings_file(version: str, uid: int) -> str:
     return f"{settings_dir(version, uid)}/sites.ini"
 
 
+def fence_dir(version: str, uid: int) -> str:
+    """Of what one account's master has besides the template."""
+    return f"{UNIT_DIR}/{pool_service_unit(version, uid)}.d"
+
+
+def fence_file(version: str, uid: int) -> str:
+    return f"{fence_dir(version, uid)}/wcp360-strict.conf"
+
+
 def pool_socket_unit(version: str, uid: int) -> str:
     return f"wcp-php{version}@{uid}.socket"
 

@@ -7,6 +7,7 @@ from agent.contract.actions import (
     EnsureDirectory,
     EnsureUnit,
     PublishConfig,
+    ReloadSystemd,
     ReloadUnit,
     RemoveFile,
     RemoveTree,
@@ -32,11 +33,17 @@ def plan_pool(spec: PhpPoolSpec, presence: Presence, facts: PoolFacts) -> Plan:
         mode=0o640,
         reason=f"PHP {spec.version} of {spec.account}",
     )
-    actions: list[Action] = _plan_settings(spec, facts)
+    fence = _plan_fence(spec, facts)
+    actions: list[Action] = [*_plan_settings(spec, facts), *fence]
     if not holds_file(facts.config, config):
         actions.append(PublishConfig(tree=layout.tree_name(spec.version), files=(config,), reason=config.reason))
     is_up = presence is Presence.ENABLED
-    actions += _plan_start(spec, facts, is_changed=bool(actions)) if is_up else _plan_stop(spec, facts)
+    if is_up and fence and facts.service.is_running:
+        actions.append(_stop_for("what it may run has changed", spec))
+    is_asleep = bool(fence) or not facts.service.is_running
+    actions += (
+        _plan_start(spec, facts, is_changed=bool(actions), is_asleep=is_asleep) if is_up else _plan_stop(spec, facts)
+    )
     word = "listens" if is_up else "is switched off"
     reason = "" if actions else f"PHP {spec.version} of {spec.account} {word} as wanted"
     return Plan(actions=tuple(actions), noop_reason=reason)
@@ -77,7 +84,26 @@ def _require_version(spec: PhpPoolSpec, presence: Presence, facts: PoolFacts) ->
         )
 
 
-def _plan_start(spec: PhpPoolSpec, facts: PoolFacts, *, is_changed: bool) -> list[Action]:
+def _plan_fence(spec: PhpPoolSpec, facts: PoolFacts) -> list[Action]:
+    """What keeps PHP from running programs; a reload does not change it, so the master is stopped for it."""
+    path = layout.fence_file(spec.version, spec.uid)
+    if spec.is_strict is not True:
+        gone = RemoveFile(path=path, reason="PHP may start programs")
+        return [gone, ReloadSystemd(reason="units have changed")] if facts.fence is not None else []
+    folder = EnsureDirectory(path=layout.fence_dir(spec.version, spec.uid), reason="PHP may start no program")
+    wanted = WriteFile(
+        path=path, content=render.render_unit("strict.conf.j2", spec.version), reason="PHP may start no program"
+    )
+    if holds_directory(facts.fence_dir, folder) and holds_file(facts.fence, wanted):
+        return []
+    return [folder, wanted, ReloadSystemd(reason="units have changed")]
+
+
+def _stop_for(reason: str, spec: PhpPoolSpec) -> Action:
+    return EnsureUnit(unit=layout.pool_service_unit(spec.version, spec.uid), is_running=False, reason=reason)
+
+
+def _plan_start(spec: PhpPoolSpec, facts: PoolFacts, *, is_changed: bool, is_asleep: bool) -> list[Action]:
     """The socket up, and after every change the master once: a configuration that cannot start shows it now."""
     socket_unit = layout.pool_socket_unit(spec.version, spec.uid)
     service_unit = layout.pool_service_unit(spec.version, spec.uid)
@@ -87,11 +113,11 @@ def _plan_start(spec: PhpPoolSpec, facts: PoolFacts, *, is_changed: bool) -> lis
         if not is_changed:
             return []
         reload = ReloadUnit(unit=service_unit, reason="its configuration has changed")
-        return [reload if facts.service.is_running else proof]
+        return [proof if is_asleep else reload]
     actions: list[Action] = []
-    if facts.service.is_running and not facts.socket.is_running:
+    if not is_asleep and not facts.socket.is_running:
         # systemd does not open a socket whose service runs.
-        actions.append(EnsureUnit(unit=service_unit, is_running=False, reason="its socket must be opened again"))
+        actions.append(_stop_for("its socket must be opened again", spec))
     return [*actions, listening, proof]
 
 
@@ -121,6 +147,14 @@ def _plan_removal(spec: PhpPoolSpec, facts: PoolFacts) -> Plan:
         actions.append(PublishConfig(tree=tree, removals=(path,), reason="the account's PHP goes"))
     elif facts.config is not None:
         actions.append(RemoveFile(path=path, reason="the account's PHP goes"))
+    if facts.fence is not None:
+        fence = layout.fence_file(spec.version, spec.uid)
+        actions += [
+            RemoveFile(path=fence, reason="the account's PHP goes"),
+            ReloadSystemd(reason="units have changed"),
+        ]
+    if facts.fence_dir is not None:
+        actions.append(RemoveTree(path=layout.fence_dir(spec.version, spec.uid), reason="the account's PHP goes"))
     if facts.settings_dir is not None:
         actions.append(RemoveTree(path=layout.settings_dir(spec.version, spec.uid), reason="the account's PHP goes"))
     reason = "" if actions else f"PHP {spec.version} of {spec.account} is not here"

@@ -38,3 +38,32 @@ def test_nothing_asked_lets_everybody_in() -> None:
     NOTHING_ASKED.require_let_in("198.51.100.1", "ada")
 
     assert NOTHING_ASKED.limit_sessions(10) == 10
+
+
+@pytest.mark.parametrize(
+    ("flags", "has_tokens"),
+    [
+        ([], True),
+        ([{}], True),
+        ([{"api": False}], False),
+        ([{"api": False}, {"api": True}], True),
+        ([{"api": False}, {}], True),
+        ([{"api": False}, {"api": False}], False),
+    ],
+)
+def test_tokens_are_allowed_when_one_package_has_them_or_there_is_none(
+    flags: list[dict[str, bool]], *, has_tokens: bool
+) -> None:
+    policy = combine_policies([], flags)
+
+    assert policy.has_tokens is has_tokens
+
+
+def test_require_tokens_when_no_package_has_them_says_what_to_do() -> None:
+    with pytest.raises(ForbiddenError) as refused:
+        combine_policies([], [{"api": False}]).require_tokens("grace")
+
+    assert refused.value.code == "feature_disabled"
+    assert refused.value.context == {"feature": "api"}
+    assert refused.value.hint is not None
+    assert "Sign in" in refused.value.hint
