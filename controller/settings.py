@@ -91,6 +91,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The address that mails come from, for example panel@example.com."""
     webhook_allowed_networks: tuple[str, ...] = ()
     """Private networks that webhooks may reach, for example 10.1.0.0/16. Empty: the internet alone."""
+    webhook_tenant_networks: tuple[str, ...] = ()
+    """The same for webhooks of resellers and clients, who are not let into the other ones."""
     instance: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{0,40}$")] = ""
     """Tells this process from others of its role on this machine."""
     status_host: str = "127.0.0.1"
@@ -254,6 +256,7 @@ def parse_settings(values: Mapping[str, Any]) -> Settings:
     _require_carriers(settings)
     _require_mail(settings)
     _require_networks(settings.webhook_allowed_networks, "webhook_allowed_networks")
+    _require_networks(settings.webhook_tenant_networks, "webhook_tenant_networks")
     return settings
 
 

@@ -10,8 +10,8 @@ from controller.core.events.catalogue import CORE_EVENTS, Catalogue, EventType
 from controller.core.operations import Operations
 from controller.core.webhooks.delivery import FORGET_SECONDS, SWEEP_SECONDS, WebhookDeliveries
 from controller.core.webhooks.outbox import Outbox
-from controller.core.webhooks.sender import HttpSender
-from controller.core.webhooks.targets import Targets
+from controller.core.webhooks.sender import HttpSender, SenderByOwner
+from controller.core.webhooks.targets import Targets, TargetsByOwner
 from controller.db.engine import Database
 from controller.jobs.engine import JobEngine
 from controller.jobs.schedules import Schedule, Schedules
@@ -24,7 +24,7 @@ class Webhooks:
     """What handlers ask for."""
 
     catalogue: Catalogue
-    targets: Targets
+    targets: TargetsByOwner
     deliveries: WebhookDeliveries
 
     @property
@@ -37,8 +37,9 @@ def make_webhooks(
     settings: Settings, database: Database, operations: Operations, module_events: Iterable[EventType]
 ) -> Webhooks:
     """Everything but what connects it."""
-    targets = Targets(settings.webhook_allowed_networks)
-    deliveries = WebhookDeliveries(database, operations, HttpSender(targets))
+    targets = TargetsByOwner(Targets(settings.webhook_allowed_networks), Targets(settings.webhook_tenant_networks))
+    senders = SenderByOwner(HttpSender(targets.platform), HttpSender(targets.tenants))
+    deliveries = WebhookDeliveries(database, operations, senders)
     return Webhooks(Catalogue((*CORE_EVENTS, *module_events)), targets, deliveries)
 
 
@@ -46,7 +47,7 @@ def connect_webhooks(
     webhooks: Webhooks, operations: Operations, engine: JobEngine, tasks: Tasks, schedules: Schedules
 ) -> None:
     """From now on each change and each result is written into the outbox, and the outbox is sent."""
-    outbox = Outbox(tasks)
+    outbox = Outbox(tasks, webhooks.catalogue)
     operations.attach_tasks(tasks, webhooks.deliveries.kinds())
     operations.on_change(outbox.add_changes)
     engine.on_result(outbox.on_result)

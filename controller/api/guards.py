@@ -63,6 +63,8 @@ _NOT_AS_SOMEBODY: Final = frozenset(
         "create-sign-in-link",
         "reset-user-password",
         "impersonate-user",
+        "create-webhook",
+        "rotate-webhook-secret",
     }
 )
 """Operation ids besides: each gives out, or asks for, a secret."""

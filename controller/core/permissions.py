@@ -35,11 +35,11 @@ ROLE_PERMISSIONS: Final[Mapping[Role, frozenset[str]]] = MappingProxyType({
     Role.ADMIN: EVERYTHING,
     Role.RESELLER: _rights(
         read="jobs audit billing resellers events attention",
-        write=f"packages clients accounts domains sites parked users roles branding ssh-keys {_OWN}",
+        write=f"packages clients accounts domains sites parked users roles branding ssh-keys webhooks {_OWN}",
     ),
     Role.CLIENT: _rights(
         read="packages clients accounts jobs audit events branding attention",
-        write=f"domains sites parked users roles ssh-keys {_OWN}",
+        write=f"domains sites parked users roles ssh-keys webhooks {_OWN}",
     ),
     Role.MEMBER: _rights(
         read="packages clients accounts jobs audit events branding attention",

@@ -17,7 +17,7 @@ from controller.core.http import DRY_RUN_RESPONSES, Cursor, DryRun, Limit, PathI
 from controller.core.operations import FleetContext, Operations
 from controller.core.paging import DEFAULT_LIMIT, PageRequest
 from controller.core.webhooks import service
-from controller.core.webhooks.targets import Targets
+from controller.core.webhooks.targets import TargetsByOwner
 from controller.core.webhooks.views import (
     WebhookCreate,
     WebhookDeliveryPage,
@@ -41,6 +41,7 @@ class EventTypeView(msgspec.Struct, frozen=True, kw_only=True):
         dict[str, Any] | None, Meta(description="Of `data` in a webhook's message; null: screens only.")
     ]
     live_schema: Annotated[dict[str, Any] | None, Meta(description="Of `data` on the WebSocket; null: webhooks only.")]
+    is_for_tenants: Annotated[bool, Meta(description="Webhooks of resellers and clients get it, about what is theirs.")]
 
 
 class EventTypeList(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +59,7 @@ def render_event_type(event: EventType) -> EventTypeView:
         description=event.description,
         webhook_schema=msgspec.json.schema(event.data) if event.data is not None else None,
         live_schema=msgspec.json.schema(event.live) if event.live is not None else None,
+        is_for_tenants=event.is_for_tenants,
     )
 
 
@@ -87,10 +89,16 @@ async def list_webhooks(
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
     search: Search = None,
+    reseller_id: Annotated[str | None, QueryParameter(description="Only of this reseller.")] = None,
+    client_id: Annotated[str | None, QueryParameter(description="Only of this client.")] = None,
 ) -> WebhookPage:
-    """Show where events are sent, newest first."""
+    """Show where events are sent, newest first: one's own; administrators see those of everybody."""
     page = PageRequest(limit=limit, cursor=cursor, search=search)
-    return await operations.read(actor, request_id, lambda ctx: service.list_webhooks(ctx, page))
+    return await operations.read(
+        actor,
+        request_id,
+        lambda ctx: service.list_webhooks(ctx, page, reseller_id=reseller_id, client_id=client_id),
+    )
 
 
 @post(
@@ -105,15 +113,15 @@ async def create_webhook(
     *,
     data: JSONBody[WebhookCreate],
     catalogue: NamedDependency[Catalogue],
-    targets: NamedDependency[Targets],
+    targets: NamedDependency[TargetsByOwner],
     operations: NamedDependency[Operations],
     actor: NamedDependency[Actor],
     request_id: NamedDependency[str],
     dry_run: DryRun = False,
 ) -> Response[WebhookSecretView]:
     """Send events to an address from now on; the secret that signs them is in this answer and nowhere else."""
-    await operations.read(actor, request_id, service.require_write)
-    await targets.require_acceptable(data.url)
+    is_tenant = await operations.read(actor, request_id, service.require_write)
+    await targets.of(is_tenant=is_tenant).require_acceptable(data.url)
     outcome = await operations.change(
         actor, request_id, lambda ctx: service.create_webhook(ctx, data, catalogue), is_dry_run=dry_run
     )
@@ -145,16 +153,16 @@ async def update_webhook(
     webhook_id: PathId,
     data: JSONBody[WebhookUpdate],
     catalogue: NamedDependency[Catalogue],
-    targets: NamedDependency[Targets],
+    targets: NamedDependency[TargetsByOwner],
     operations: NamedDependency[Operations],
     actor: NamedDependency[Actor],
     request_id: NamedDependency[str],
     dry_run: DryRun = False,
 ) -> Response[WebhookView]:
     """Change address, events or description; enable or disable it."""
-    await operations.read(actor, request_id, service.require_write)
+    is_tenant = await operations.read(actor, request_id, lambda ctx: service.require_write(ctx, webhook_id))
     if data.url is not msgspec.UNSET:
-        await targets.require_acceptable(data.url)
+        await targets.of(is_tenant=is_tenant).require_acceptable(data.url)
     outcome = await operations.change(
         actor, request_id, lambda ctx: service.update_webhook(ctx, webhook_id, data, catalogue), is_dry_run=dry_run
     )
@@ -268,7 +276,7 @@ async def list_webhook_deliveries(
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
     in_state: Annotated[
-        str | None, QueryParameter(name="state", description="Only pending, succeeded or failed ones.")
+        str | None, QueryParameter(name="state", description="Only pending, succeeded, failed or withdrawn ones.")
     ] = None,
     event: Annotated[str | None, QueryParameter(description="Only of this event.")] = None,
 ) -> WebhookDeliveryPage:

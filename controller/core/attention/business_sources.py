@@ -12,6 +12,7 @@ from controller.core.attention.items import (
     CRITICAL,
     PER_SOURCE_MAX,
     RESELLER,
+    TENANT_WEBHOOK,
     WARNING,
     AttentionItem,
     act,
@@ -23,6 +24,7 @@ from controller.core.packages.rollouts.models import PackageRollout
 from controller.core.resellers.caps import list_over, read_promised
 from controller.core.tenancy.models import Reseller
 from controller.core.usage.models import AccountUsage
+from controller.core.webhooks.audience import is_of_a_tenant
 from controller.core.webhooks.models import WebhookEndpoint
 from controller.fleet.rollouts.models import RolloutState
 
@@ -136,7 +138,8 @@ async def list_of_webhooks(session: AsyncSession) -> list[AttentionItem]:
     statement = select(WebhookEndpoint).where(
         WebhookEndpoint.paused_at.is_not(None), WebhookEndpoint.is_enabled.is_(True)
     )
-    rows = await session.scalars(statement.order_by(WebhookEndpoint.id.desc()).limit(PER_SOURCE_MAX))
+    order = (is_of_a_tenant(), WebhookEndpoint.id.desc())
+    rows = await session.scalars(statement.order_by(*order).limit(PER_SOURCE_MAX))
     return [_view_webhook(row) for row in rows]
 
 
@@ -144,7 +147,7 @@ def _view_webhook(row: WebhookEndpoint) -> AttentionItem:
     base, call = f"/webhooks/{row.id}", f"webhooks resume {row.id}"
     return AttentionItem(
         id=f"webhook.{row.id}",
-        kind="webhook",
+        kind=TENANT_WEBHOOK if row.owner else "webhook",
         severity=WARNING,
         title=f"the webhook {row.url[:200]} is paused",
         detail=row.pause_reason,

@@ -14,6 +14,8 @@ CRITICAL: Final = "critical"
 WARNING: Final = "warning"
 RESELLER: Final = "reseller"
 """Kind of what a reseller is told of itself, too; other items without an account are the platform's."""
+TENANT_WEBHOOK: Final = "tenant_webhook"
+"""Kind of what is told to the reseller or client whose webhook it is, and not to the platform's people."""
 
 
 class AttentionAction(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +33,11 @@ class AttentionItem(msgspec.Struct, frozen=True, kw_only=True):
 
     id: Annotated[str, Meta(description="kind.ID, the same as long as it is there.")]
     kind: Annotated[
-        str, Meta(description="job, parked, node, approval, drift, usage, reseller, package_rollout, webhook or audit.")
+        str,
+        Meta(
+            description="job, parked, node, approval, drift, usage, reseller, package_rollout, webhook, "
+            "tenant_webhook or audit."
+        ),
     ]
     severity: Annotated[str, Meta(description="critical or warning.")]
     title: str

@@ -9,7 +9,7 @@ from msgspec import Meta
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from controller.core.attention.items import CRITICAL, RESELLER, AttentionItem
+from controller.core.attention.items import CRITICAL, RESELLER, TENANT_WEBHOOK, AttentionItem
 from controller.core.attention.models import Dismissal
 from controller.core.attention.sources import read_items
 from controller.core.audit.chain import record
@@ -120,8 +120,8 @@ async def _read(ctx: FleetContext, *, with_dismissed: bool) -> list[AttentionIte
     rows = {row.item_id: row for row in await ctx.session.scalars(select(Dismissal))}
     items = []
     for item in await read_items(ctx.session, ctx.registry.limits, now=ctx.now):
-        if item.account_id is None and item.kind != RESELLER and not ctx.actor.reach.is_everything:
-            continue  # about the platform
+        if item.kind == TENANT_WEBHOOK if ctx.actor.reach.is_everything else _is_of_platform(item):
+            continue
         row = rows.get(item.id)
         if row is None or row.fingerprint != item.fingerprint:
             items.append(item)
@@ -129,6 +129,10 @@ async def _read(ctx: FleetContext, *, with_dismissed: bool) -> list[AttentionIte
             items.append(msgspec.structs.replace(item, dismissed_by=row.actor_name, dismiss_note=row.note))
     items.sort(key=lambda item: (item.severity != CRITICAL, -item.since.timestamp(), item.id))
     return items
+
+
+def _is_of_platform(item: AttentionItem) -> bool:
+    return item.account_id is None and item.kind not in (RESELLER, TENANT_WEBHOOK)
 
 
 async def _find_dismissal(session: AsyncSession, item_id: str) -> Dismissal | None:

@@ -16,6 +16,7 @@ from controller.core.paging import PageRequest, contains, fetch_page
 from controller.core.resellers.bounds import choose_owner
 from controller.core.resellers.caps import within_caps
 from controller.core.tenancy.people import remove_people_of_client
+from controller.core.webhooks.audience import remove_endpoints_of
 from shared.errors import ConflictError
 
 
@@ -115,6 +116,7 @@ async def delete_client(ctx: OpContext, client_id: str) -> None:
             context={"accounts": view.accounts},
         )
     await remove_people_of_client(ctx, client.id)
+    await remove_endpoints_of(ctx.session, client_id=client.id)
     client.deleted_at = ctx.now
     await ctx.session.flush()
     record(ctx, Change("client.delete", f"client/{client.id}", client.name, before=msgspec.to_builtins(view)))

@@ -73,11 +73,17 @@ class EventType:
     """What a webhook tells; None: no webhook, screens only."""
     live: Any = None
     """What the WebSocket tells; None: webhooks only."""
+    is_for_tenants: bool = False
+    """Webhooks of resellers and clients get it, about what is theirs: its data holds nothing that they may not see."""
 
 
-def changes_of(noun: str, data: Any, verbs: Mapping[str, str]) -> tuple[EventType, ...]:
+def changes_of(
+    noun: str, data: Any, verbs: Mapping[str, str], *, is_for_tenants: bool = False
+) -> tuple[EventType, ...]:
     """Changes of one noun: verb to description."""
-    return tuple(EventType(f"{noun}.{verb}", text, ChangeData[data], LiveChange) for verb, text in verbs.items())
+    return tuple(
+        EventType(f"{noun}.{verb}", text, ChangeData[data], LiveChange, is_for_tenants) for verb, text in verbs.items()
+    )
 
 
 class Catalogue:
@@ -96,18 +102,27 @@ class Catalogue:
     def __contains__(self, name: str) -> bool:
         return name in self._events
 
-    def require_patterns(self, patterns: Iterable[str]) -> list[str]:
+    def find(self, name: str) -> EventType | None:
+        """The event of this name."""
+        return self._events.get(name)
+
+    def require_patterns(self, patterns: Iterable[str], *, is_for_tenants: bool = False) -> list[str]:
         """The patterns without doubles: names of events for webhooks, `noun.*`, or `*`.
 
         Raises:
-            InvalidInputError: One of them fits no event.
+            InvalidInputError: One of them fits no event (that tenants get).
         """
-        names = [event.name for event in self._events.values() if event.data is not None]
+        names = [
+            event.name
+            for event in self._events.values()
+            if event.data is not None and (event.is_for_tenants or not is_for_tenants)
+        ]
         wanted = list(dict.fromkeys(patterns))
         for position, pattern in enumerate(wanted):
             if not any(fits(pattern, name) for name in names):
+                whose = " that resellers and clients get" if is_for_tenants else ""
                 raise InvalidInputError(
-                    f"no event is called {pattern[:60]!r}",
+                    f"no event{whose} is called {pattern[:60]!r}",
                     field=f"events.{position}",
                     hint="See: wcp360 event-types list",
                 )
@@ -178,27 +193,27 @@ CORE_EVENTS: Final[tuple[EventType, ...]] = (
         "create": "A package was made.", "clone": "A package was copied.", "update": "A package changed.",
         "delete": "A package was deleted.",
         "suspend": "A package is given to no more accounts.", "unsuspend": "It is given to accounts again.",
-    }),
+    }, is_for_tenants=True),
     *changes_of("reseller", ResellerView, {
         "create": "A reseller was added.", "update": "A reseller changed.", "delete": "A reseller was deleted.",
         "suspend": "Nothing new is made for a reseller.", "unsuspend": "A reseller may sell again.",
-    }),
+    }, is_for_tenants=True),
     *changes_of("reseller", dict[str, Any], {
         "lose_client": "A client of a reseller went to another.",
-        "set_branding": "What the clients of a reseller see changed.",
-    }),
-    *changes_of("client", dict[str, Any], {"transfer": "A client went to another reseller."}),
+    }, is_for_tenants=True),
+    *changes_of("reseller", dict[str, Any], {"set_branding": "What the clients of a reseller see changed."}),
+    *changes_of("client", dict[str, Any], {"transfer": "A client went to another reseller."}, is_for_tenants=True),
     *changes_of("account", dict[str, Any], {
         "transfer": "An account went to another client.", "lose": "An account went away to another client.",
-    }),
+    }, is_for_tenants=True),
     *changes_of("client", ClientView, {
         "create": "A client was added.", "update": "A client changed.", "delete": "A client was deleted.",
-    }),
+    }, is_for_tenants=True),
+    *changes_of("account", dict[str, Any], {"set_note": "Administrators wrote a note about an account."}),
     *changes_of("account", AccountView, {
         "create": "An account was made.",
         "clone": "An account was made after the model of another.",
         "update": "An account has another package or other labels.",
-        "set_note": "Administrators wrote a note about an account.",
         "pin_package": "An account keeps a version of its package, or follows the latest again.",
         "suspend": "An account stopped serving.",
         "unsuspend": "An account serves again.",
@@ -207,8 +222,10 @@ CORE_EVENTS: Final[tuple[EventType, ...]] = (
         "delete": "An account is to be removed for good.",
         "certify_deletion": "An account is gone, and what was removed is certified.",
         "converge": "An account is brought to what is wanted again.",
-    }),
-    *changes_of("domain", DomainView, {"create": "An account holds a domain.", "delete": "A domain is free."}),
+    }, is_for_tenants=True),
+    *changes_of("domain", DomainView, {
+        "create": "An account holds a domain.", "delete": "A domain is free.",
+    }, is_for_tenants=True),
     *changes_of("node", dict[str, Any], _NODE_CHANGES),
     *changes_of("enrolment_token", dict[str, Any], {
         "create": "A token for a new machine was made.", "delete": "A token for a new machine was deleted.",
@@ -297,7 +314,7 @@ CORE_EVENTS: Final[tuple[EventType, ...]] = (
         "pause": "The controller gave up on a webhook.", "send_test": "Somebody tests a webhook.",
         "replay": "Somebody lets a message be sent again.",
     }),
-    *(EventType(f"job.{state}", text, JobView, JobView) for state, text in _ENDS.items()),
+    *(EventType(f"job.{state}", text, JobView, JobView, is_for_tenants=True) for state, text in _ENDS.items()),
     *(EventType(f"job.{state}", text, None, JobView) for state, text in _MOVES.items()),
     *(EventType(name, text, None, LiveNews) for name, text in _NEWS.items()),
     EventType(TEST_EVENT, "A test that somebody asked for; sent to that one endpoint.", TestData, None),

@@ -23,6 +23,7 @@ from controller.core.packages.models import Package, PackageVersion
 from controller.core.packages.rollouts.models import PackageRollout
 from controller.core.resellers.models import ResellerBranding
 from controller.core.tenancy.models import AccountMember, CustomRole, Reseller
+from controller.core.webhooks.models import WebhookDelivery, WebhookEndpoint
 from controller.db.base import Model
 from controller.jobs.models import Job, JobTransition
 
@@ -34,6 +35,7 @@ _USERS: Final = User.__table__.alias("own_users")
 _PACKAGES: Final = Package.__table__.alias("own_packages")
 _JOBS: Final = Job.__table__.alias("own_jobs")
 _ENTRIES: Final = AuditEntry.__table__.alias("own_entries")
+_ENDPOINTS: Final = WebhookEndpoint.__table__.alias("own_endpoints")
 
 Condition = Callable[[Reach], ColumnElement[bool]]
 
@@ -177,6 +179,26 @@ def _is_own_transition(reach: Reach) -> ColumnElement[bool]:
     return JobTransition.job_id.in_(select(_JOBS.c.id).where(_JOBS.c.account_id.in_(_own_account_ids(reach))))
 
 
+def _is_own_endpoint(columns: Any, reach: Reach) -> ColumnElement[bool]:
+    """One's own alone: a client's is not its reseller's business."""
+    if reach.kind is ReachKind.MEMBER:
+        return false()
+    column = columns.reseller_id if reach.kind is ReachKind.RESELLER else columns.client_id
+    own: ColumnElement[bool] = column == reach.id
+    return own
+
+
+def _is_own_delivery(reach: Reach) -> ColumnElement[bool]:
+    """Of one's own endpoint, and about what is one's own now: an account that went away takes its messages along."""
+    of_us = select(_ENDPOINTS.c.id).where(_is_own_endpoint(_ENDPOINTS.c, reach))
+    account, client = WebhookDelivery.account_id, WebhookDelivery.client_id
+    return and_(
+        WebhookDelivery.endpoint_id.in_(of_us),
+        or_(account.is_(None), account.in_(_own_account_ids(reach))),
+        or_(client.is_(None), client.in_(_own_client_ids(reach))),
+    )
+
+
 _CONDITIONS: Final[Mapping[type[Model], Condition]] = {
     Account: lambda reach: _is_own_account(Account, reach),
     Client: lambda reach: _is_own_client(Client, reach),
@@ -189,4 +211,6 @@ _CONDITIONS: Final[Mapping[type[Model], Condition]] = {
     CustomRole: _is_own_role,
     JobTransition: _is_own_transition,
     PackageRollout: _is_own_rollout,
+    WebhookEndpoint: lambda reach: _is_own_endpoint(WebhookEndpoint, reach),
+    WebhookDelivery: _is_own_delivery,
 }

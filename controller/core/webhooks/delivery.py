@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -19,9 +21,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from controller.core.audit.chain import record
 from controller.core.context import SYSTEM, Change
 from controller.core.operations import FleetContext, Operations
+from controller.core.webhooks.audience import is_of_a_tenant, is_still_theirs
 from controller.core.webhooks.models import DeliveryState, WebhookDelivery, WebhookEndpoint
 from controller.core.webhooks.outbox import SEND_TASK
-from controller.core.webhooks.sender import Answer, Sender
+from controller.core.webhooks.sender import Answer, SenderByOwner
 from controller.core.webhooks.signing import sign_message
 from controller.db.base import utc_now
 from controller.db.engine import Database
@@ -40,7 +43,13 @@ GONE: Final = 410
 """Whoever answers this wants nothing more. Source: the Standard Webhooks specification."""
 KEEP_FINISHED: Final = timedelta(days=30)
 KEEP_PENDING: Final = timedelta(days=7)
-_AT_ONCE: Final = 16
+_AT_ONCE: Final = 32
+_TENANTS_AT_ONCE: Final = 24
+"""Of those, so many at most are of resellers and clients: what the platform itself tells does not wait for theirs."""
+_OWNER_AT_ONCE: Final = 2
+"""And so many of one of them: endpoints that answer slowly hold up those of nobody else."""
+_LOOK_AT: Final = 500
+"""Endpoints with something due that are considered at a time; the healthy ones first."""
 _RUN_SECONDS: Final = 45.0
 """After this a run takes nothing new; the next one goes on."""
 _LOOK_SECONDS: Final = 1.0
@@ -48,15 +57,37 @@ _LOOK_SECONDS: Final = 1.0
 _log = structlog.get_logger("controller.webhooks")
 
 
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """A message that may be sent."""
+
+    endpoint_id: str
+    delivery_id: str
+    owner: str
+    """Of the endpoint; empty: the platform."""
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """A message that is being sent."""
+
+    owner: str
+    task: asyncio.Task[None]
+
+
 class WebhookDeliveries:
     """What tasks and schedules call."""
 
     def __init__(
-        self, database: Database, operations: Operations, sender: Sender, clock: Callable[[], datetime] = utc_now
+        self,
+        database: Database,
+        operations: Operations,
+        senders: SenderByOwner,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._database = database
         self._operations = operations
-        self._sender = sender
+        self._senders = senders
         self._clock = clock
 
     def kinds(self) -> tuple[TaskKind, ...]:
@@ -66,7 +97,7 @@ class WebhookDeliveries:
     async def sweep(self, tasks: Tasks) -> str | None:
         """Schedule: let the task run when something is due again."""
         async with self._database.read() as session:
-            if not await _find_due(session, now=self._clock(), but_for=(), limit=1):
+            if not await _find_due(session, now=self._clock(), limit=1):
                 return None
         async with self._database.write() as session:
             await tasks.add(session, SEND_TASK, {}, dedup_key=SEND_TASK)
@@ -86,44 +117,60 @@ class WebhookDeliveries:
     async def run(self, _run: TaskRun) -> str | None:
         """Send until nothing is due; safe to run again."""
         ends_at = time.monotonic() + _RUN_SECONDS
-        under_way: dict[str, asyncio.Task[None]] = {}
+        under_way: dict[str, _UnderWay] = {}
         sent = 0
         try:
             while True:
                 if time.monotonic() < ends_at:
-                    for endpoint_id, delivery_id in await self._take(under_way):
-                        under_way[endpoint_id] = asyncio.create_task(self._deliver(delivery_id))
+                    for due in await self._take(under_way):
+                        task = asyncio.create_task(self._deliver(due.delivery_id))
+                        under_way[due.endpoint_id] = _UnderWay(due.owner, task)
                 if not under_way:
                     return f"{sent} messages sent" if sent else None
-                await asyncio.wait(under_way.values(), timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-                for endpoint_id in [key for key, task in under_way.items() if task.done()]:
-                    under_way.pop(endpoint_id).result()
+                tasks = [one.task for one in under_way.values()]
+                await asyncio.wait(tasks, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                for endpoint_id in [key for key, one in under_way.items() if one.task.done()]:
+                    under_way.pop(endpoint_id).task.result()
                     sent += 1
         finally:
-            for task in under_way.values():
-                task.cancel()
-            await asyncio.gather(*under_way.values(), return_exceptions=True)
+            for one in under_way.values():
+                one.task.cancel()
+            await asyncio.gather(*(one.task for one in under_way.values()), return_exceptions=True)
 
-    async def _take(self, under_way: dict[str, asyncio.Task[None]]) -> list[tuple[str, str]]:
-        """The next message of each endpoint that has one and is not being sent to: endpoint and message."""
+    async def _take(self, under_way: dict[str, _UnderWay]) -> list[_Due]:
+        """The next message of each endpoint that has one and is not being sent to."""
         room = _AT_ONCE - len(under_way)
         if room <= 0:
             return []
         async with self._database.read() as session:
-            return await _find_due(session, now=self._clock(), but_for=tuple(under_way), limit=room)
+            due = await _find_due(session, now=self._clock(), but_for=tuple(under_way), limit=_LOOK_AT)
+        return _share_out(due, under_way.values(), room)
 
     async def _deliver(self, delivery_id: str) -> None:
         async with self._database.read() as session:
             row = await session.get(WebhookDelivery, delivery_id)
             endpoint = await session.get(WebhookEndpoint, row.endpoint_id) if row is not None else None
-        if row is None or endpoint is None or row.state is not DeliveryState.PENDING:
+            if row is None or endpoint is None or row.state is not DeliveryState.PENDING:
+                return
+            is_theirs = await is_still_theirs(session, endpoint, row)
+        if not is_theirs:
+            await self._withdraw(row.id)
             return
         now = self._clock()
         is_rotating = endpoint.previous_until is not None and endpoint.previous_until > now
         keys = [endpoint.secret, endpoint.previous_secret] if is_rotating else [endpoint.secret]
         headers = sign_message([key for key in keys if key], row.message_id, int(now.timestamp()), row.body)
-        answer = await self._sender.send(endpoint.url, headers, row.body)
+        answer = await self._senders.of(is_tenant=bool(endpoint.owner)).send(endpoint.url, headers, row.body)
         await self._note(row.id, endpoint.id, answer)
+
+    async def _withdraw(self, delivery_id: str) -> None:
+        """Nobody gets to know what it said: not the former owner, and the new one has a message of its own."""
+        now = self._clock()
+        async with self._database.write() as session:
+            row = await session.get(WebhookDelivery, delivery_id, with_for_update=True)
+            if row is not None and row.state is DeliveryState.PENDING:
+                row.state, row.body, row.finished_at, row.updated_at = DeliveryState.WITHDRAWN, "", now, now
+        _log.info("webhook.withdrawn", delivery_id=delivery_id)
 
     async def _note(self, delivery_id: str, endpoint_id: str, answer: Answer) -> None:
         now = self._clock()
@@ -145,7 +192,8 @@ class WebhookDeliveries:
                 return
             row.paused_at, row.pause_reason = ctx.now, reason
             await ctx.session.flush()
-            record(ctx, Change("webhook.pause", f"webhook/{row.id}", row.url[:300], after={"reason": reason}))
+            after = {"reason": reason} | ({"client_id": row.client_id} if row.client_id is not None else {})
+            record(ctx, Change("webhook.pause", f"webhook/{row.id}", row.url[:300], after=after))
 
         await self._operations.change(SYSTEM, f"task/{SEND_TASK}", use_case)
 
@@ -184,20 +232,39 @@ def _note_health(endpoint: WebhookEndpoint, answer: Answer, now: datetime) -> st
     return f"{endpoint.failures} attempts in a row failed; the last one: {answer.error}"[:300] if is_dead else ""
 
 
-async def _find_due(
-    session: AsyncSession, *, now: datetime, but_for: tuple[str, ...], limit: int
-) -> list[tuple[str, str]]:
+def _share_out(due: Iterable[_Due], under_way: Iterable[_UnderWay], room: int) -> list[_Due]:
+    """Those to send to now, in this order, as far as there is room for their owners."""
+    busy = Counter(one.owner for one in under_way)
+    tenants = sum(count for owner, count in busy.items() if owner)
+    chosen: list[_Due] = []
+    for one in due:
+        if len(chosen) >= room:
+            break
+        if one.owner and (tenants >= _TENANTS_AT_ONCE or busy[one.owner] >= _OWNER_AT_ONCE):
+            continue
+        busy[one.owner] += 1
+        tenants += bool(one.owner)
+        chosen.append(one)
+    return chosen
+
+
+async def _find_due(session: AsyncSession, *, now: datetime, but_for: tuple[str, ...] = (), limit: int) -> list[_Due]:
+    """The oldest message of each endpoint: the platform's endpoints first, then those that do not fail."""
+    waiting = (
+        select(WebhookDelivery.endpoint_id, func.min(WebhookDelivery.id).label("delivery_id"))
+        .where(WebhookDelivery.state == DeliveryState.PENDING, WebhookDelivery.next_at <= now)
+        .group_by(WebhookDelivery.endpoint_id)
+        .subquery()
+    )
     statement = (
-        select(WebhookDelivery.endpoint_id, func.min(WebhookDelivery.id))
-        .join(WebhookEndpoint, WebhookEndpoint.id == WebhookDelivery.endpoint_id)
+        select(WebhookEndpoint, waiting.c.delivery_id)
+        .join(waiting, waiting.c.endpoint_id == WebhookEndpoint.id)
         .where(
-            WebhookDelivery.state == DeliveryState.PENDING,
-            WebhookDelivery.next_at <= now,
             WebhookEndpoint.is_enabled.is_(True),
             WebhookEndpoint.paused_at.is_(None),
-            WebhookDelivery.endpoint_id.not_in(but_for),
+            WebhookEndpoint.id.not_in(but_for),
         )
-        .group_by(WebhookDelivery.endpoint_id)
+        .order_by(is_of_a_tenant(), WebhookEndpoint.failures, waiting.c.delivery_id)
         .limit(limit)
     )
-    return [(row[0], row[1]) for row in await session.execute(statement)]
+    return [_Due(row.id, delivery_id, row.owner) for row, delivery_id in (await session.execute(statement)).all()]

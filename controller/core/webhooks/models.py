@@ -21,6 +21,8 @@ class DeliveryState(enum.Enum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     """Given up; somebody may replay it."""
+    WITHDRAWN = "withdrawn"
+    """What it told of was no longer the tenant's when it was to be sent; its body is gone."""
 
 
 class WebhookEndpoint(Model):
@@ -28,6 +30,10 @@ class WebhookEndpoint(Model):
 
     __tablename__ = "webhook_endpoints"
 
+    reseller_id: Mapped[str | None] = mapped_column(ForeignKey("resellers.id", ondelete="CASCADE"), index=True)
+    """The reseller whose it is, and whose events it gets; None, as `client_id` is: the platform's."""
+    client_id: Mapped[str | None] = mapped_column(ForeignKey("clients.id", ondelete="CASCADE"), index=True)
+    """The client whose it is; at most one of the two is set."""
     url: Mapped[str] = mapped_column(String(2000))
     description: Mapped[str] = mapped_column(String(500), default="")
     events: Mapped[list[str]] = mapped_column(JSON)
@@ -46,6 +52,13 @@ class WebhookEndpoint(Model):
     """The controller gave up on it; messages are kept until somebody resumes it."""
     pause_reason: Mapped[str] = mapped_column(String(300), default="")
 
+    @property
+    def owner(self) -> str:
+        """`reseller/ID`, `client/ID`; empty: the platform."""
+        if self.reseller_id is not None:
+            return f"reseller/{self.reseller_id}"
+        return f"client/{self.client_id}" if self.client_id is not None else ""
+
 
 class WebhookDelivery(Model):
     """One message to one endpoint, and what became of it."""
@@ -57,6 +70,10 @@ class WebhookDelivery(Model):
     )
 
     endpoint_id: Mapped[str] = mapped_column(ForeignKey("webhook_endpoints.id", ondelete="CASCADE"))
+    account_id: Mapped[str | None] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
+    """For a tenant's endpoint: it is shown and sent only while this account is the tenant's."""
+    client_id: Mapped[str | None] = mapped_column(ForeignKey("clients.id", ondelete="CASCADE"), index=True)
+    """Likewise, of this client."""
     message_id: Mapped[str] = mapped_column(String(40))
     """`webhook-id`: the same for every attempt and for a replay, so that receivers know what they have had."""
     event: Mapped[str] = mapped_column(String(100))

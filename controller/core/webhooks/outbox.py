@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.context import Change
-from controller.core.events.catalogue import fits
+from controller.core.events.catalogue import Catalogue, EventType, fits
 from controller.core.operations import FleetContext
+from controller.core.webhooks.audience import OwnerFinder, Owners, list_endpoints, narrow_data
 from controller.core.webhooks.models import WebhookDelivery, WebhookEndpoint
 from controller.db.base import new_id
 from controller.jobs.models import Job
@@ -37,39 +38,90 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 class Outbox:
     """Two ways in: changes of people, and results of nodes."""
 
-    def __init__(self, tasks: Tasks) -> None:
+    def __init__(self, tasks: Tasks, catalogue: Catalogue) -> None:
         self._tasks = tasks
+        self._catalogue = catalogue
 
     async def add_changes(self, ctx: FleetContext) -> None:
         """For Operations, at the end of each change."""
         if not ctx.changes:
             return
-        endpoints = await _list_endpoints(ctx.session)
+        finder = OwnerFinder(ctx.session)
+        owners = [await finder.of_change(change) for change in ctx.changes]
+        endpoints = await list_endpoints(ctx.session, owners)
         is_any = False
-        for change in ctx.changes:
-            wanted = [row for row in endpoints if any(fits(pattern, change.action) for pattern in row.events)]
-            if wanted:
-                body = render_message(change.action, ctx.now, _data_of(ctx, change))
-                _add(ctx.session, wanted, event=change.action, subject=change.target, body=body, now=ctx.now)
-                is_any = True
+        for change, whose in zip(ctx.changes, owners, strict=True):
+            event = self._event(change.action)
+            told = _Told(change.action, change.target, ctx.now, whose)
+            data = _data_of(ctx, change)
+            is_any |= told.add(ctx.session, endpoints, event, data)
         if is_any:
             await self._wake(ctx.session)
 
     async def on_result(self, session: AsyncSession, job: Job, result: JobResult) -> None:  # noqa: ARG002 - the engine's contract
         """For the job engine: a result, in the transaction that stores it."""
-        event = f"job.{job.state.value}"
-        endpoints = await _list_endpoints(session)
-        wanted = [row for row in endpoints if any(fits(pattern, event) for pattern in row.events)]
-        if not wanted:
-            return
-        now = job.finished_at or datetime.now(UTC)
-        body = render_message(event, now, render_notice(job))
-        _add(session, wanted, event=event, subject=f"job/{job.id}", body=body, now=now)
-        await self._wake(session)
+        name = f"job.{job.state.value}"
+        whose = await OwnerFinder(session).of_account(job.account_id)
+        endpoints = await list_endpoints(session, (whose,))
+        told = _Told(name, f"job/{job.id}", job.finished_at or datetime.now(UTC), whose)
+        if told.add(session, endpoints, self._event(name), render_notice(job)):
+            await self._wake(session)
+
+    def _event(self, name: str) -> EventType:
+        """What nobody has published is the platform's own."""
+        return self._catalogue.find(name) or EventType(name, "")
 
     async def _wake(self, session: AsyncSession) -> None:
         await session.flush()
         await self._tasks.add(session, SEND_TASK, {}, dedup_key=SEND_TASK)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """One event on its way to those who want it."""
+
+    name: str
+    subject: str
+    at: datetime
+    whose: Owners
+
+    def add(
+        self, session: AsyncSession, endpoints: Sequence[WebhookEndpoint], event: EventType, data: dict[str, Any]
+    ) -> bool:
+        """Write a message for each endpoint that gets it; whether there was one."""
+        wanted = [
+            row for row in endpoints if self.whose.include(row) and any(fits(one, self.name) for one in row.events)
+        ]
+        message_id = make_message_id()
+        platform = [row for row in wanted if not row.owner]
+        if platform:
+            self._write(session, platform, message_id, data)
+        tenants = [row for row in wanted if row.owner] if event.is_for_tenants else []
+        if tenants:
+            is_change = "before" in data
+            self._write(session, tenants, message_id, narrow_data(event, data, self.whose) if is_change else data)
+        return bool(platform or tenants)
+
+    def _write(
+        self, session: AsyncSession, endpoints: Iterable[WebhookEndpoint], message_id: str, data: dict[str, Any]
+    ) -> None:
+        body = render_message(self.name, self.at, data)
+        for row in endpoints:
+            session.add(
+                WebhookDelivery(
+                    endpoint_id=row.id,
+                    account_id=self.whose.account_id if row.owner else None,
+                    client_id=self.whose.client_id if row.owner else None,
+                    message_id=message_id,
+                    event=self.name,
+                    subject=self.subject[:100],
+                    body=body,
+                    next_at=self.at,
+                    created_at=self.at,
+                    updated_at=self.at,
+                    log=[],
+                )
+            )
 
 
 def render_message(event: str, at: datetime, data: dict[str, Any]) -> str:
@@ -87,11 +139,6 @@ def make_message_id() -> str:
     return f"msg_{new_id().replace('-', '')}"
 
 
-async def _list_endpoints(session: AsyncSession) -> list[WebhookEndpoint]:
-    """Those that get messages; a paused one too, because it may come back."""
-    return list(await session.scalars(select(WebhookEndpoint).where(WebhookEndpoint.is_enabled.is_(True))))
-
-
 def _data_of(ctx: FleetContext, change: Change) -> dict[str, Any]:
     return {
         "id": change.target.partition("/")[2],
@@ -103,23 +150,3 @@ def _data_of(ctx: FleetContext, change: Change) -> dict[str, Any]:
         "after": change.after,
         "is_shortened": False,
     }
-
-
-def _add(
-    session: AsyncSession, endpoints: Iterable[WebhookEndpoint], *, event: str, subject: str, body: str, now: datetime
-) -> None:
-    message_id = make_message_id()
-    for row in endpoints:
-        session.add(
-            WebhookDelivery(
-                endpoint_id=row.id,
-                message_id=message_id,
-                event=event,
-                subject=subject[:100],
-                body=body,
-                next_at=now,
-                created_at=now,
-                updated_at=now,
-                log=[],
-            )
-        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import httpx
@@ -106,6 +107,18 @@ class HttpSender:
         return Answer(
             status=response.status_code, error=error, body=text, retry_after_seconds=_retry_after_of(response)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class SenderByOwner:
+    """One for the platform's endpoints, one for those of resellers and clients, who are let into fewer networks."""
+
+    platform: Sender
+    tenants: Sender
+
+    def of(self, *, is_tenant: bool) -> Sender:
+        """What sends to endpoints of such an owner."""
+        return self.tenants if is_tenant else self.platform
 
 
 def _is_address(host: str) -> bool:

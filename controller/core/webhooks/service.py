@@ -6,10 +6,10 @@ from datetime import timedelta
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from controller.core.audit.chain import record
-from controller.core.context import Change, OpContext
+from controller.core.context import Actor, Change, OpContext, ReachKind
 from controller.core.events.catalogue import TEST_EVENT, Catalogue
 from controller.core.fields import not_found, require_id, require_text
 from controller.core.operations import FleetContext
@@ -28,20 +28,29 @@ from controller.core.webhooks.views import (
     view_delivery,
     view_webhook,
 )
-from shared.errors import ConflictError, InvalidInputError, QuotaExceededError
+from shared.errors import ConflictError, ForbiddenError, InvalidInputError, QuotaExceededError
 
 ENDPOINTS_MAX: Final = 100
+"""Of the platform."""
+TENANT_ENDPOINTS_MAX: Final = 10
+"""Of each reseller and of each client."""
 OLD_SECRET_LASTS: Final = timedelta(hours=24)
 
 
-async def list_webhooks(ctx: OpContext, page: PageRequest) -> WebhookPage:
-    """Newest first.
+async def list_webhooks(
+    ctx: OpContext, page: PageRequest, *, reseller_id: str | None = None, client_id: str | None = None
+) -> WebhookPage:
+    """Newest first; all, or those of this reseller or client.
 
     Raises:
         ForbiddenError, InvalidInputError
     """
-    ctx.actor.require("webhooks", "read")
+    _require(ctx.actor, "read")
     statement = select(WebhookEndpoint)
+    if reseller_id is not None:
+        statement = statement.where(WebhookEndpoint.reseller_id == require_text("reseller_id", reseller_id, high=36))
+    if client_id is not None:
+        statement = statement.where(WebhookEndpoint.client_id == require_text("client_id", client_id, high=36))
     condition = contains((WebhookEndpoint.url, WebhookEndpoint.description), page.search)
     found = await fetch_page(ctx.session, statement if condition is None else statement.where(condition), page)
     return WebhookPage(items=tuple(view_webhook(row) for row in found.rows), next_cursor=found.next_cursor)
@@ -53,17 +62,20 @@ async def show_webhook(ctx: OpContext, webhook_id: str) -> WebhookView:
     Raises:
         ForbiddenError, NotFoundError
     """
-    ctx.actor.require("webhooks", "read")
+    _require(ctx.actor, "read")
     return view_webhook(await _get(ctx, webhook_id))
 
 
-async def require_write(ctx: OpContext) -> None:
-    """Before an address is looked up for somebody.
+async def require_write(ctx: OpContext, webhook_id: str | None = None) -> bool:
+    """Before an address is looked up for somebody: whether the endpoint is, or will be, a tenant's.
 
     Raises:
-        ForbiddenError
+        ForbiddenError, NotFoundError
     """
-    ctx.actor.require("webhooks", "write")
+    _require(ctx.actor, "write")
+    if webhook_id is not None:
+        return bool((await _get(ctx, webhook_id)).owner)
+    return not ctx.actor.reach.is_everything
 
 
 async def create_webhook(ctx: OpContext, params: WebhookCreate, catalogue: Catalogue) -> WebhookSecretView:
@@ -73,12 +85,13 @@ async def create_webhook(ctx: OpContext, params: WebhookCreate, catalogue: Catal
         ForbiddenError, InvalidInputError
         QuotaExceededError: There are very many.
     """
-    ctx.actor.require("webhooks", "write")
-    if len((await ctx.session.scalars(select(WebhookEndpoint.id))).all()) >= ENDPOINTS_MAX:
-        raise QuotaExceededError(f"there are {ENDPOINTS_MAX} webhooks already", hint="Delete one that nobody needs.")
+    _require(ctx.actor, "write")
+    owner = _owner_of(ctx.actor)
+    await _require_room(ctx, owner)
     row = WebhookEndpoint(
+        **owner,
         url=params.url,
-        events=catalogue.require_patterns(params.events),
+        events=catalogue.require_patterns(params.events, is_for_tenants=any(owner.values())),
         description=require_text("description", params.description, high=500),
         is_enabled=params.is_enabled,
         secret=new_webhook_secret(),
@@ -99,14 +112,14 @@ async def update_webhook(
     Raises:
         ForbiddenError, InvalidInputError, NotFoundError
     """
-    ctx.actor.require("webhooks", "write")
+    _require(ctx.actor, "write")
     row = await _get(ctx, webhook_id)
     before = _state(row)
     if params.url is not msgspec.UNSET and params.url != row.url:
         row.url = params.url
         _forgive(row)
     if params.events is not msgspec.UNSET:
-        row.events = catalogue.require_patterns(params.events)
+        row.events = catalogue.require_patterns(params.events, is_for_tenants=bool(row.owner))
     if params.description is not msgspec.UNSET:
         row.description = require_text("description", params.description, high=500)
     if params.is_enabled is not msgspec.UNSET:
@@ -126,7 +139,7 @@ async def delete_webhook(ctx: OpContext, webhook_id: str) -> None:
     Raises:
         ForbiddenError, NotFoundError
     """
-    ctx.actor.require("webhooks", "write")
+    _require(ctx.actor, "write")
     row = await _get(ctx, webhook_id)
     before = _state(row)
     await ctx.session.delete(row)
@@ -140,7 +153,7 @@ async def rotate_secret(ctx: OpContext, webhook_id: str) -> WebhookSecretView:
     Raises:
         ForbiddenError, NotFoundError
     """
-    ctx.actor.require("webhooks", "write")
+    _require(ctx.actor, "write")
     row = await _get(ctx, webhook_id)
     row.previous_secret, row.previous_until = row.secret, ctx.now + OLD_SECRET_LASTS
     row.secret, row.updated_at = new_webhook_secret(), ctx.now
@@ -156,7 +169,7 @@ async def resume_webhook(ctx: FleetContext, webhook_id: str) -> WebhookView:
         ForbiddenError, NotFoundError
         ConflictError: It is not paused.
     """
-    ctx.actor.require("webhooks", "write")
+    _require(ctx.actor, "write")
     row = await _get(ctx, webhook_id)
     if row.paused_at is None:
         raise ConflictError("the webhook is not paused")
@@ -179,7 +192,7 @@ async def send_test(ctx: FleetContext, webhook_id: str) -> WebhookDeliveryView:
         ForbiddenError, NotFoundError
         ConflictError: It is disabled or paused.
     """
-    ctx.actor.require("webhooks", "write")
+    _require(ctx.actor, "write")
     row = await _get(ctx, webhook_id)
     _require_active(row)
     data = {"id": row.id, "message": f"A test that {ctx.actor.name} asked for."}
@@ -201,7 +214,7 @@ async def list_deliveries(
     Raises:
         ForbiddenError, InvalidInputError, NotFoundError
     """
-    ctx.actor.require("webhooks", "read")
+    _require(ctx.actor, "read")
     row = await _get(ctx, webhook_id)
     statement = select(WebhookDelivery).where(WebhookDelivery.endpoint_id == row.id)
     if state is not None:
@@ -218,7 +231,7 @@ async def show_delivery(ctx: OpContext, delivery_id: str) -> WebhookDeliveryView
     Raises:
         ForbiddenError, NotFoundError
     """
-    ctx.actor.require("webhooks", "read")
+    _require(ctx.actor, "read")
     return view_delivery(await _get_delivery(ctx, delivery_id))
 
 
@@ -227,16 +240,20 @@ async def replay_delivery(ctx: FleetContext, delivery_id: str) -> WebhookDeliver
 
     Raises:
         ForbiddenError, NotFoundError
-        ConflictError: It is still to be sent, or its endpoint is disabled or paused.
+        ConflictError: It is still to be sent, was withdrawn, or its endpoint is disabled or paused.
     """
-    ctx.actor.require("webhooks", "write")
+    _require(ctx.actor, "write")
     old = await _get_delivery(ctx, delivery_id)
     row = await _get(ctx, old.endpoint_id)
     _require_active(row)
     if old.state is DeliveryState.PENDING:
         raise ConflictError("the message is still to be sent", hint="Look at it again when it has ended.")
+    if old.state is DeliveryState.WITHDRAWN:
+        raise ConflictError("the message was withdrawn: what it told of went to another owner")
     delivery = WebhookDelivery(
         endpoint_id=row.id,
+        account_id=old.account_id,
+        client_id=old.client_id,
         message_id=old.message_id,
         event=old.event,
         subject=old.subject,
@@ -254,6 +271,35 @@ async def _send(ctx: FleetContext, row: WebhookEndpoint, delivery: WebhookDelive
     _note(ctx, action, row, after={"event": delivery.event, "message_id": delivery.message_id})
     await ctx.later(SEND_TASK, {}, dedup_key=SEND_TASK)
     return view_delivery(delivery)
+
+
+def _require(actor: Actor, verb: str) -> None:
+    """Messages say what the audit log says; so a tenant's person who may not read that gets none of them."""
+    actor.require("webhooks", verb)
+    if not actor.reach.is_everything:
+        actor.require("audit", "read")
+
+
+def _owner_of(actor: Actor) -> dict[str, str | None]:
+    """Columns that say whose a new endpoint is.
+
+    Raises:
+        ForbiddenError: They are a team member.
+    """
+    kind = actor.reach.kind
+    if kind is ReachKind.MEMBER:
+        raise ForbiddenError(f"{actor.name} may not write webhooks")
+    return {
+        "reseller_id": actor.reach.id if kind is ReachKind.RESELLER else None,
+        "client_id": actor.reach.id if kind is ReachKind.CLIENT else None,
+    }
+
+
+async def _require_room(ctx: OpContext, owner: dict[str, str | None]) -> None:
+    of_owner = select(func.count()).select_from(WebhookEndpoint).filter_by(**owner)
+    high = TENANT_ENDPOINTS_MAX if any(owner.values()) else ENDPOINTS_MAX
+    if (await ctx.session.scalars(of_owner)).one() >= high:
+        raise QuotaExceededError(f"there are {high} webhooks already", hint="Delete one that nobody needs.")
 
 
 async def _get(ctx: OpContext, webhook_id: str) -> WebhookEndpoint:
@@ -292,6 +338,8 @@ def _parse_state(raw: str) -> DeliveryState:
 def _state(row: WebhookEndpoint) -> dict[str, Any]:
     """For the audit log; the secret is nobody's business."""
     return {
+        "reseller_id": row.reseller_id,
+        "client_id": row.client_id,
         "url": row.url,
         "description": row.description,
         "events": list(row.events),
@@ -307,4 +355,6 @@ def _note(
     before: dict[str, Any] | None = None,
     after: dict[str, Any] | None = None,
 ) -> None:
+    if row.client_id is not None and before is None:  # so that it is in the client's part of the audit log
+        after = {"client_id": row.client_id} | (after or {})
     record(ctx, Change(action, f"webhook/{row.id}", row.url[:300], before=before, after=after))

@@ -109,6 +109,18 @@ class Targets:
             raise ForbiddenTargetError("a webhook into the internet needs https://")
 
 
+@dataclass(frozen=True, slots=True)
+class TargetsByOwner:
+    """The networks that an operator opens for its own webhooks are not open for those of resellers and clients."""
+
+    platform: Targets
+    tenants: Targets
+
+    def of(self, *, is_tenant: bool) -> Targets:
+        """Where endpoints of such an owner may go."""
+        return self.tenants if is_tenant else self.platform
+
+
 def unwrap(address: Address) -> Address:
     """The IPv4 address that an IPv6 one stands for, if it does: mapped, 6to4, NAT64; Teredo counts as its client."""
     if isinstance(address, ipaddress.IPv4Address):

@@ -53,6 +53,8 @@ class WebhookView(msgspec.Struct, frozen=True, kw_only=True):
     """An endpoint, without its secret."""
 
     id: str
+    reseller_id: Annotated[str | None, Meta(description="The reseller whose it is; it gets that one's events only.")]
+    client_id: Annotated[str | None, Meta(description="Likewise, the client. Neither: it is the platform's.")]
     url: str
     description: str
     events: tuple[str, ...]
@@ -100,10 +102,12 @@ class WebhookDeliveryView(msgspec.Struct, frozen=True, kw_only=True):
     message_id: Annotated[str, Meta(description="`webhook-id`: the same for all attempts and replays.")]
     event: str
     subject: Annotated[str, Meta(examples=["account/ID"])]
-    state: Annotated[str, Meta(description="pending, succeeded or failed.")]
+    state: Annotated[
+        str, Meta(description="pending, succeeded, failed, or withdrawn: it told of what went to another owner.")
+    ]
     attempts: tuple[AttemptView, ...]
     next_at: Annotated[datetime | None, Meta(description="When it is sent (again); null: never.")]
-    body: Annotated[str, Meta(description="Exactly what is sent.")]
+    body: Annotated[str, Meta(description="Exactly what is sent; empty when it was withdrawn.")]
     replay_of: str | None
     created_at: datetime
     finished_at: datetime | None
@@ -121,6 +125,8 @@ def view_webhook(row: WebhookEndpoint) -> WebhookView:
     state = "disabled" if not row.is_enabled else "paused" if row.paused_at is not None else "active"
     return WebhookView(
         id=row.id,
+        reseller_id=row.reseller_id,
+        client_id=row.client_id,
         url=row.url,
         description=row.description,
         events=tuple(row.events),

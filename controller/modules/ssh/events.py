@@ -16,4 +16,5 @@ EVENTS: Final[tuple[EventType, ...]] = changes_of(
         "delete": "A key opens its account no more.",
         "expire": "The time of a key is over, and its node forgets it.",
     },
+    is_for_tenants=True,
 )

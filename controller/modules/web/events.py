@@ -19,6 +19,12 @@ EVENTS: Final[tuple[EventType, ...]] = (
             "retry": "A parked site is tried again.",
             "discard": "What the node has of a parked site is wanted again.",
         },
+        is_for_tenants=True,
     ),
-    *changes_of("site", PhpSettingsView, {"set_php_settings": "A site's owner chose PHP settings for it."}),
+    *changes_of(
+        "site",
+        PhpSettingsView,
+        {"set_php_settings": "A site's owner chose PHP settings for it."},
+        is_for_tenants=True,
+    ),
 )

@@ -11,6 +11,7 @@ from controller.core.clients.models import Client
 from controller.core.context import Role
 from controller.core.packages.models import Package
 from controller.core.tenancy.models import AccountMember, CustomRole, Reseller
+from controller.core.webhooks.models import WebhookEndpoint
 from controller.db.engine import Database
 from tests.integration.conftest import FAST_HASHER
 
@@ -38,6 +39,8 @@ async def sell(database: Database, ids: dict[str, str], name: str) -> Tenant:
             (await session.get_one(Client, ids[key])).reseller_id = reseller.id
         for key in ("package_id", "other_package_id"):
             (await session.get_one(Package, ids[key])).reseller_id = reseller.id
+        if "webhook_id" in ids:
+            (await session.get_one(WebhookEndpoint, ids["webhook_id"])).reseller_id = reseller.id
         if "role_id" in ids:
             (await session.get_one(CustomRole, ids["role_id"])).owner = f"reseller/{reseller.id}"
         headers, user_ids = {}, {}

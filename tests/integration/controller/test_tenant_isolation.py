@@ -35,7 +35,8 @@ TENANT_READS: Final = frozenset({
     "read-site-log", "show-account", "show-account-manifest", "show-account-proofs", "show-branding", "show-client",
     "show-deletion", "show-domain", "show-email", "show-job", "show-me", "show-package", "show-package-rollout",
     "show-package-version", "show-parked", "show-php-settings", "show-reseller", "show-reseller-branding", "show-role",
-    "show-second-factor", "show-site", "show-ssh-key", "show-user",
+    "show-second-factor", "show-site", "show-ssh-key", "show-user", "list-webhook-deliveries", "list-webhooks",
+    "show-delivery", "show-webhook",
 })  # fmt: skip
 """What a tenant may ask for at all, of their own rows; everything else is the platform's. A new route is here on purpose."""
 PLATFORM_TABLES: Final = frozenset({
@@ -45,7 +46,6 @@ PLATFORM_TABLES: Final = frozenset({
     "drift_findings", "enrolment_tokens", "enrolments", "module_health", "node_certificates", "node_heartbeats",
     "node_holds", "node_inboxes", "node_modules", "node_samples", "node_sequences", "node_signals", "nodes", "processes",
     "releases", "rollout_nodes", "rollouts", "schedules", "security_policies", "tasks", "trust_bundles",
-    "webhook_deliveries", "webhook_endpoints",
     # Read by the id of the very user who asks.
     "sign_in_links", "api_tokens", "passkey_challenges", "passkeys", "password_history", "password_resets", "recovery_codes",
     "second_factors", "sessions", "sign_in_attempts",

@@ -22,7 +22,7 @@ from controller.core.audit.models import AuditEntry
 from controller.core.webhooks import delivery
 from controller.core.webhooks.delivery import WebhookDeliveries
 from controller.core.webhooks.models import DeliveryState, WebhookDelivery, WebhookEndpoint
-from controller.core.webhooks.sender import ANSWER_BYTES_MAX, Answer, HttpSender
+from controller.core.webhooks.sender import ANSWER_BYTES_MAX, Answer, HttpSender, SenderByOwner
 from controller.core.webhooks.targets import Targets
 from controller.db.base import utc_now
 from tests.integration.conftest import ADMIN, PASSWORD, _add_admin, make_controller
@@ -290,7 +290,7 @@ async def test_slow_endpoint_does_not_hold_up_another(stage: Stage) -> None:
     await stage.add("client.*", url=f"{stage.receiver.url}slow")
     await stage.add("client.*")
     await stage.change()
-    deliveries = WebhookDeliveries(stage.controller.database, stage.controller.operations, Pair())
+    deliveries = WebhookDeliveries(stage.controller.database, stage.controller.operations, SenderByOwner(Pair(), Pair()))
 
     assert await deliveries.run(None) == "2 messages sent"  # type: ignore[arg-type] # it needs nothing of its task
 
@@ -300,8 +300,9 @@ async def test_messages_of_long_ago_are_forgotten(stage: Stage) -> None:
     await stage.change()
     await stage.send()
     later = utc_now() + delivery.KEEP_FINISHED + timedelta(days=1)
+    strict = HttpSender(Targets())
     deliveries = WebhookDeliveries(
-        stage.controller.database, stage.controller.operations, HttpSender(Targets()), clock=lambda: later
+        stage.controller.database, stage.controller.operations, SenderByOwner(strict, strict), clock=lambda: later
     )
 
     await deliveries.forget_old()
