@@ -84,6 +84,7 @@ from controller.rate_setup import keep_usage, make_counters, make_usage
 from controller.roles import ALL, Role
 from controller.rollout_schedules import add_rollout_schedules, make_rollout_loop
 from controller.routes import API_ROUTES, ROOT_ROUTES
+from controller.rule_setup import connect_rules
 from controller.setting_sources import list_settings
 from controller.settings import Settings
 from controller.watch import Watch
@@ -158,6 +159,7 @@ def build_controller(settings: Settings, *, passwords: Passwords | None = None, 
     _connect(base, fleet, operations)
     webhooks = make_webhooks(settings, database, operations, (*WEB_EVENTS, *SSH_EVENTS))
     connect_webhooks(webhooks, operations, base.engine, tasks, schedules)
+    connect_rules(operations, base.engine, tasks, schedules, webhooks.catalogue)
     streams = make_streams(settings, database, base.signer, fleet)
     authenticator = _make_authenticator(base, hasher)
     resets = make_password_resets(settings, operations, hasher, authenticator.policies, tasks)

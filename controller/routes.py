@@ -35,6 +35,7 @@ from controller.api.handlers import (
     reseller_usage,
     resellers,
     rollouts,
+    rules,
     schedules,
     settings,
     sign_in_links,
@@ -86,6 +87,7 @@ API_ROUTES: Final = (
     *releases.ROUTES,
     *rollouts.ROUTES,
     *webhooks.ROUTES,
+    *rules.ROUTES,
     *billing.ROUTES,
 )
 """Below /api/v1."""

@@ -62,6 +62,7 @@ TAGS: Final[Mapping[str, str]] = {
     "audit": "Who changed what; append-only, hash-chained.",
     "billing": "Who had what, and for how long.",
     "events": "What happens; every event with the schema of its data.",
+    "rules": "What the controller does by itself when something happens.",
     "webhooks": "Events as signed HTTP requests to addresses of your choice.",
     "settings": "What the controller was started with.",
     "maintenance": "When the controller takes no changes.",

@@ -35,7 +35,7 @@ ROLE_PERMISSIONS: Final[Mapping[Role, frozenset[str]]] = MappingProxyType({
     Role.ADMIN: EVERYTHING,
     Role.RESELLER: _rights(
         read="jobs audit billing resellers events attention",
-        write=f"packages clients accounts domains sites parked users roles branding ssh-keys webhooks {_OWN}",
+        write=f"packages clients accounts domains sites parked users roles branding ssh-keys webhooks rules {_OWN}",
     ),
     Role.CLIENT: _rights(
         read="packages clients accounts jobs audit events branding attention",

@@ -25,6 +25,7 @@ BESIDE_OPERATIONS: Final = {
     "controller/core/auth/service.py": "sessions; audited by append_entries",
     "controller/core/operations.py": "this is the one way",
     "controller/core/usage/figures.py": "what nodes counted",
+    "controller/core/rules/runner.py": "what became of runs",
     "controller/core/webhooks/delivery.py": "what became of messages",
     "controller/fleet/fleet.py": "presence",
     "controller/fleet/gateway/pings.py": "jobs that change nothing: a look at a node",

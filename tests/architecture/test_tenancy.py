@@ -21,6 +21,7 @@ WIDENED: Final = {
     "controller/core/resellers/transfers.py": "the package that an account has, also one that its tenant does not see",
     "controller/core/packages/terms.py": "what an account has, also by a package that its tenant does not see",
     "controller/core/packages/rollouts/begin.py": "a package must not change under the open rollout of one that it inherits from",
+    "controller/core/rules/trial.py": "a rule acts as its maker, who may have left the reseller",
     "controller/core/tenancy/people.py": "the last root is of no tenant",
     "controller/core/tenancy/roles.py": "a role is in use also where somebody out of sight has it",
 }

@@ -107,7 +107,7 @@ def choose_change(params: BulkAccounts) -> Change:
         return lambda ctx, account_id: delete_account(ctx, account_id, grace_days=params.grace_days)
     if params.action is BulkAction.LABEL:
         labels = _require_changes(params.labels)
-        return lambda ctx, account_id: _label(ctx, account_id, labels)
+        return lambda ctx, account_id: change_labels(ctx, account_id, labels)
     return _PLAIN[params.action]
 
 
@@ -127,7 +127,7 @@ def _require_changes(labels: Mapping[str, str | None]) -> Mapping[str, str | Non
     return labels
 
 
-async def _label(ctx: FleetContext, account_id: str, labels: Mapping[str, str | None]) -> AccountView:
+async def change_labels(ctx: FleetContext, account_id: str, labels: Mapping[str, str | None]) -> AccountView:
     ctx.actor.require("accounts", "write")
     account = await store.lock_account(ctx.session, account_id)
     merged = {**account.labels, **labels}

@@ -12,6 +12,7 @@ from controller.core.attention.items import (
     CRITICAL,
     PER_SOURCE_MAX,
     RESELLER,
+    TENANT_RULE,
     TENANT_WEBHOOK,
     WARNING,
     AttentionItem,
@@ -22,6 +23,7 @@ from controller.core.audit.witness_models import AuditContradiction
 from controller.core.limits.registry import LimitRegistry
 from controller.core.packages.rollouts.models import PackageRollout
 from controller.core.resellers.caps import list_over, read_promised
+from controller.core.rules.models import PLATFORM, Rule
 from controller.core.tenancy.models import Reseller
 from controller.core.usage.models import AccountUsage
 from controller.core.webhooks.audience import is_of_a_tenant
@@ -159,6 +161,35 @@ def _view_webhook(row: WebhookEndpoint) -> AttentionItem:
         actions=(
             act("resume", "Send it what was kept, and go on.", call, "POST", f"{base}/resume"),
             act("delete", "Nobody needs it.", f"webhooks delete {row.id}", "DELETE", base),
+        ),
+        fingerprint=make_fingerprint(str(row.paused_at), row.pause_reason),
+    )
+
+
+async def list_of_rules(session: AsyncSession) -> list[AttentionItem]:
+    """Rules that act no more until somebody looked."""
+    statement = select(Rule).where(Rule.paused_at.is_not(None), Rule.is_enabled.is_(True))
+    order = (Rule.owner != PLATFORM, Rule.id.desc())
+    rows = await session.scalars(statement.order_by(*order).limit(PER_SOURCE_MAX))
+    return [_view_rule(row) for row in rows]
+
+
+def _view_rule(row: Rule) -> AttentionItem:
+    base = f"/rules/{row.id}"
+    return AttentionItem(
+        id=f"rule.{row.id}",
+        kind="rule" if row.owner == PLATFORM else TENANT_RULE,
+        severity=WARNING,
+        title=f"the rule {row.name} is paused",
+        detail=row.pause_reason,
+        since=row.paused_at or row.updated_at,
+        node_id=None,
+        node_name="",
+        account_id=None,
+        is_muted=False,
+        actions=(
+            act("show", "What it did.", f"rules list-runs {row.name}", "GET", f"{base}/runs"),
+            act("resume", "Let it act again.", f"rules resume {row.name}", "POST", f"{base}/resume"),
         ),
         fingerprint=make_fingerprint(str(row.paused_at), row.pause_reason),
     )

@@ -15,7 +15,9 @@ WARNING: Final = "warning"
 RESELLER: Final = "reseller"
 """Kind of what a reseller is told of itself, too; other items without an account are the platform's."""
 TENANT_WEBHOOK: Final = "tenant_webhook"
-"""Kind of what is told to the reseller or client whose webhook it is, and not to the platform's people."""
+TENANT_RULE: Final = "tenant_rule"
+OF_TENANTS: Final = frozenset({TENANT_WEBHOOK, TENANT_RULE})
+"""Kinds of what is told to the reseller or client whose it is, and not to the platform's people."""
 
 
 class AttentionAction(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +38,7 @@ class AttentionItem(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             description="job, parked, node, approval, drift, usage, reseller, package_rollout, webhook, "
-            "tenant_webhook or audit."
+            "tenant_webhook, rule, tenant_rule or audit."
         ),
     ]
     severity: Annotated[str, Meta(description="critical or warning.")]

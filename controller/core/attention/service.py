@@ -9,7 +9,7 @@ from msgspec import Meta
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from controller.core.attention.items import CRITICAL, RESELLER, TENANT_WEBHOOK, AttentionItem
+from controller.core.attention.items import CRITICAL, OF_TENANTS, RESELLER, AttentionItem
 from controller.core.attention.models import Dismissal
 from controller.core.attention.sources import read_items
 from controller.core.audit.chain import record
@@ -120,7 +120,7 @@ async def _read(ctx: FleetContext, *, with_dismissed: bool) -> list[AttentionIte
     rows = {row.item_id: row for row in await ctx.session.scalars(select(Dismissal))}
     items = []
     for item in await read_items(ctx.session, ctx.registry.limits, now=ctx.now):
-        if item.kind == TENANT_WEBHOOK if ctx.actor.reach.is_everything else _is_of_platform(item):
+        if item.kind in OF_TENANTS if ctx.actor.reach.is_everything else _is_of_platform(item):
             continue
         row = rows.get(item.id)
         if row is None or row.fingerprint != item.fingerprint:
@@ -132,7 +132,7 @@ async def _read(ctx: FleetContext, *, with_dismissed: bool) -> list[AttentionIte
 
 
 def _is_of_platform(item: AttentionItem) -> bool:
-    return item.account_id is None and item.kind not in (RESELLER, TENANT_WEBHOOK)
+    return item.account_id is None and item.kind not in OF_TENANTS | {RESELLER}
 
 
 async def _find_dismissal(session: AsyncSession, item_id: str) -> Dismissal | None:

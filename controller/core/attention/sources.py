@@ -14,6 +14,7 @@ from controller.core.attention.business_sources import (
     list_of_audit,
     list_of_package_rollouts,
     list_of_resellers,
+    list_of_rules,
     list_of_usage,
     list_of_webhooks,
 )
@@ -46,6 +47,7 @@ async def read_items(session: AsyncSession, limits: LimitRegistry, *, now: datet
         *await _of_drift(session, now),
         *await list_of_usage(session),
         *await list_of_resellers(session, limits),
+        *await list_of_rules(session),
         *await list_of_webhooks(session),
         *await list_of_audit(session),
         *await list_of_package_rollouts(session),

@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 EVERYTHING: Final = "*"
 TEST_EVENT: Final = "webhook.test"
+RULE_MATCH: Final = "rule.matched"
 
 
 class ChangeData(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
@@ -60,6 +61,15 @@ class TestData(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     message: str
+
+
+class RuleMatch(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that a rule sends to a webhook."""
+
+    id: Annotated[str, Meta(description="Of the rule.")]
+    rule: Annotated[str, Meta(description="Its name.")]
+    event: str
+    data: Annotated[dict[str, Any], Meta(description="What the event said.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +324,12 @@ CORE_EVENTS: Final[tuple[EventType, ...]] = (
         "pause": "The controller gave up on a webhook.", "send_test": "Somebody tests a webhook.",
         "replay": "Somebody lets a message be sent again.",
     }),
+    *changes_of("rule", dict[str, Any], {
+        "create": "A rule was made.", "update": "A rule changed.", "delete": "A rule was deleted.",
+        "pause": "A rule does nothing until somebody looked.", "resume": "A rule acts again.",
+        "call_webhook": "A rule sent an event to a webhook.",
+    }),
+    EventType(RULE_MATCH, "An event that a rule sends on; sent to the endpoint that the rule names.", RuleMatch, None),
     *(EventType(f"job.{state}", text, JobView, JobView, is_for_tenants=True) for state, text in _ENDS.items()),
     *(EventType(f"job.{state}", text, None, JobView) for state, text in _MOVES.items()),
     *(EventType(name, text, None, LiveNews) for name, text in _NEWS.items()),

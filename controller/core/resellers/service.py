@@ -20,6 +20,7 @@ from controller.core.resellers import store
 from controller.core.resellers.caps import OWN_KEYS, Promised, read_promised
 from controller.core.resellers.models import ResellerBranding
 from controller.core.resellers.views import ResellerCreate, ResellerPage, ResellerUpdate, ResellerView
+from controller.core.rules.service import remove_rules_of
 from controller.core.tenancy.models import Reseller
 from controller.core.webhooks.audience import remove_endpoints_of
 from shared.errors import ConflictError, InvalidInputError
@@ -140,6 +141,7 @@ async def delete_reseller(ctx: FleetContext, reseller_id: str) -> None:
     )
     await ctx.session.execute(delete(ResellerBranding).where(ResellerBranding.reseller_id == reseller.id))
     await remove_endpoints_of(ctx.session, reseller_id=reseller.id)
+    await remove_rules_of(ctx.session, reseller.id)
     reseller.deleted_at = ctx.now
     await ctx.session.flush()
     record(ctx, Change("reseller.delete", f"reseller/{reseller.id}", reseller.name, before=msgspec.to_builtins(before)))

@@ -36,6 +36,7 @@ NOUNS: Final[Mapping[str, str]] = MappingProxyType({
     "releases": "Bundles of the agent.",
     "resellers": "Those who sell packages to clients of their own.",
     "roles": "Custom roles.",
+    "rules": "What the controller does by itself when something happens.",
     "rollouts": "Changes that go over many nodes in waves.",
     "schedules": "What the controller does again and again.",
     "security": "What holds for everybody who signs in.",

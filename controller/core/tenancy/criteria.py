@@ -22,6 +22,7 @@ from controller.core.context import Reach, ReachKind
 from controller.core.packages.models import Package, PackageVersion
 from controller.core.packages.rollouts.models import PackageRollout
 from controller.core.resellers.models import ResellerBranding
+from controller.core.rules.models import Rule, RuleRun
 from controller.core.tenancy.models import AccountMember, CustomRole, Reseller
 from controller.core.webhooks.models import WebhookDelivery, WebhookEndpoint
 from controller.db.base import Model
@@ -35,6 +36,7 @@ _USERS: Final = User.__table__.alias("own_users")
 _PACKAGES: Final = Package.__table__.alias("own_packages")
 _JOBS: Final = Job.__table__.alias("own_jobs")
 _ENTRIES: Final = AuditEntry.__table__.alias("own_entries")
+_RULES: Final = Rule.__table__.alias("own_rules")
 _ENDPOINTS: Final = WebhookEndpoint.__table__.alias("own_endpoints")
 
 Condition = Callable[[Reach], ColumnElement[bool]]
@@ -199,6 +201,24 @@ def _is_own_delivery(reach: Reach) -> ColumnElement[bool]:
     )
 
 
+def _is_own_rule(columns: Any, reach: Reach) -> ColumnElement[bool]:
+    if reach.kind is not ReachKind.RESELLER:
+        return false()
+    own: ColumnElement[bool] = columns.owner == f"reseller/{reach.id}"
+    return own
+
+
+def _is_own_run(reach: Reach) -> ColumnElement[bool]:
+    """As messages of webhooks: what a rule did to an account goes with the account."""
+    of_us = select(_RULES.c.id).where(_is_own_rule(_RULES.c, reach))
+    account, client = RuleRun.account_id, RuleRun.client_id
+    return and_(
+        RuleRun.rule_id.in_(of_us),
+        or_(account.is_(None), account.in_(_own_account_ids(reach))),
+        or_(client.is_(None), client.in_(_own_client_ids(reach))),
+    )
+
+
 _CONDITIONS: Final[Mapping[type[Model], Condition]] = {
     Account: lambda reach: _is_own_account(Account, reach),
     Client: lambda reach: _is_own_client(Client, reach),
@@ -213,4 +233,6 @@ _CONDITIONS: Final[Mapping[type[Model], Condition]] = {
     PackageRollout: _is_own_rollout,
     WebhookEndpoint: lambda reach: _is_own_endpoint(WebhookEndpoint, reach),
     WebhookDelivery: _is_own_delivery,
+    Rule: lambda reach: _is_own_rule(Rule, reach),
+    RuleRun: _is_own_run,
 }

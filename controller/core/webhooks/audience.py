@@ -54,16 +54,16 @@ class OwnerFinder:
         if tenant.client_id is None:
             return Owners(reseller_id=_read_reseller(change) if noun == "package" else None)
         account_id = None if change.action in LOST else tenant.account_id
-        return Owners(account_id, tenant.client_id, await self._reseller_of(tenant.client_id))
+        return Owners(account_id, tenant.client_id, await self.reseller_of(tenant.client_id))
 
     async def of_account(self, account_id: str | None) -> Owners:
         """Whose the account is."""
         if account_id is None:
             return Owners()
         found = (await self._session.scalars(select(Account.client_id).where(Account.id == account_id))).first()
-        return Owners(account_id, found, await self._reseller_of(found)) if found is not None else Owners()
+        return Owners(account_id, found, await self.reseller_of(found)) if found is not None else Owners()
 
-    async def _reseller_of(self, client_id: str) -> str | None:
+    async def reseller_of(self, client_id: str) -> str | None:
         if client_id not in self._resellers:
             statement = select(Client.reseller_id).where(Client.id == client_id)
             self._resellers[client_id] = (await self._session.scalars(statement)).first()

@@ -53,7 +53,7 @@ class Outbox:
         for change, whose in zip(ctx.changes, owners, strict=True):
             event = self._event(change.action)
             told = _Told(change.action, change.target, ctx.now, whose)
-            data = _data_of(ctx, change)
+            data = data_of(ctx, change)
             is_any |= told.add(ctx.session, endpoints, event, data)
         if is_any:
             await self._wake(ctx.session)
@@ -139,7 +139,8 @@ def make_message_id() -> str:
     return f"msg_{new_id().replace('-', '')}"
 
 
-def _data_of(ctx: FleetContext, change: Change) -> dict[str, Any]:
+def data_of(ctx: FleetContext, change: Change) -> dict[str, Any]:
+    """A change as the platform is told of it."""
     return {
         "id": change.target.partition("/")[2],
         "name": change.target_name,

@@ -10,6 +10,7 @@ from controller.core.auth.secrets import TOKEN_PREFIX, hash_secret, new_secret
 from controller.core.clients.models import Client
 from controller.core.context import Role
 from controller.core.packages.models import Package
+from controller.core.rules.models import Rule
 from controller.core.tenancy.models import AccountMember, CustomRole, Reseller
 from controller.core.webhooks.models import WebhookEndpoint
 from controller.db.engine import Database
@@ -39,6 +40,8 @@ async def sell(database: Database, ids: dict[str, str], name: str) -> Tenant:
             (await session.get_one(Client, ids[key])).reseller_id = reseller.id
         for key in ("package_id", "other_package_id"):
             (await session.get_one(Package, ids[key])).reseller_id = reseller.id
+        if "rule_id" in ids:
+            (await session.get_one(Rule, ids["rule_id"])).owner = f"reseller/{reseller.id}"
         if "webhook_id" in ids:
             (await session.get_one(WebhookEndpoint, ids["webhook_id"])).reseller_id = reseller.id
         if "role_id" in ids:

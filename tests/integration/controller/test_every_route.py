@@ -23,6 +23,7 @@ from controller.core.auth.secrets import TOKEN_PREFIX, hash_secret, new_secret
 from controller.core.context import Role
 from controller.core.packages.rollouts.models import PackageRollout
 from controller.core.parked.models import ParkedResource
+from controller.core.rules.models import Rule
 from controller.core.webhooks.models import DeliveryState, WebhookDelivery, WebhookEndpoint
 from controller.core.webhooks.signing import new_webhook_secret
 from controller.fleet.models import DriftFindingRow, Heartbeat, Node, NodeState
@@ -67,6 +68,7 @@ NO_JOB: Final = {
     "disable-second-factor", "renew-recovery-codes", "update-security", "update-rate-limits", "set-user-networks", "reset-second-factor",
     "rotate-job-key", "revoke-job-key", "start-maintenance", "end-maintenance",
     "create-webhook", "update-webhook", "delete-webhook", "rotate-webhook-secret", "resume-webhook", "test-webhook",
+    "create-rule", "update-rule", "delete-rule", "resume-rule", "try-rule",
     "replay-delivery", "request-password-reset", "confirm-password-reset", "set-email",
     "create-sign-in-link", "use-sign-in-link", "begin-passkey-proof", "login-with-passkey", "begin-passkey", "create-passkey", "update-passkey", "delete-passkey",
     "pause-package-rollout", "resume-package-rollout", "abort-package-rollout",
@@ -153,6 +155,11 @@ BODIES: Final[dict[str, Any]] = {
     "start-ca-rotation": {"reason": "drill"},
     "create-webhook": {"url": "https://8.8.8.8/hook", "events": ["*"]},
     "update-webhook": {"description": "billing"},
+    "create-rule": {
+        "name": "spam-{client_id}", "events": ["account.update"], "action": {"type": "converge_account"},
+    },
+    "update-rule": {"description": "no spam"},
+    "try-rule": {"audit_number": 1},
     "start-maintenance": {"reason": "database upgrade"},
     "start-node-maintenance": {"reason": "new disk"},
     "drain-node": {"reason": "new kernel"},
@@ -169,6 +176,11 @@ BODIES: Final[dict[str, Any]] = {
         "until": (datetime.now(UTC) + timedelta(days=7)).isoformat(), "reason": "Waits for the next release.",
     },
 }  # fmt: skip
+
+
+def rule_of(name: str) -> dict[str, Any]:
+    """A rule that nothing here calls for."""
+    return {"name": f"{name}-rule", "events": ["account.certify_deletion"], "action": {"type": "converge_account"}}
 
 
 def _fill_in(value: Any, ids: dict[str, str]) -> Any:
@@ -264,6 +276,7 @@ class Api:
         ids["item_id"] = f"drift.{ids['finding_id']}"
         ids["parked_id"] = await self._add_parked(ids, name)
         ids |= await self._add_webhook()
+        ids["rule_id"] = (await self.make("rules", rule_of(name), headers))["id"]
         ids |= await self._add_rollout(number, ids["node_id"])
         ids["package_rollout_id"] = await self._add_package_rollout(name, headers)
         ids |= {
@@ -547,6 +560,8 @@ async def prepare_rows(api: Api, route: Route, ids: dict[str, str]) -> None:
     async with api.controller.database.write() as session:
         if route.name == "create-webhook":  # there are as many as there may be, by now
             await session.execute(delete(WebhookEndpoint))
+        if route.name == "resume-rule":
+            (await session.get_one(Rule, ids["rule_id"])).paused_at = datetime.now(UTC)
         if route.name == "resume-webhook":
             (await session.get_one(WebhookEndpoint, ids["webhook_id"])).paused_at = datetime.now(UTC)
         if route.name == "decide-job":
@@ -571,7 +586,7 @@ OUTSIDE_OF_THE_VERSION: Final = {
 NOT_AUDITED: Final = {
     # Nothing of anybody's wishes changes: a look at a node, and a sign-out with a token, which stays valid.
     "check-account-drift", "check-node-drift", "ping-node", "bulk-ping-nodes", "logout", "check-node-health",
-    "judge-package-update", "judge-account-transfer",
+    "judge-package-update", "judge-account-transfer", "try-rule",
 }  # fmt: skip
 UNREADY: Final = {
     # What needs a machine's own request or a node's own answer first: tests/integration/fleet and test_sites.py do it.

@@ -36,7 +36,7 @@ TENANT_READS: Final = frozenset({
     "show-deletion", "show-domain", "show-email", "show-job", "show-me", "show-package", "show-package-rollout",
     "show-package-version", "show-parked", "show-php-settings", "show-reseller", "show-reseller-branding", "show-role",
     "show-second-factor", "show-site", "show-ssh-key", "show-user", "list-webhook-deliveries", "list-webhooks",
-    "show-delivery", "show-webhook",
+    "show-delivery", "show-webhook", "list-rule-runs", "list-rules", "show-rule",
 })  # fmt: skip
 """What a tenant may ask for at all, of their own rows; everything else is the platform's. A new route is here on purpose."""
 PLATFORM_TABLES: Final = frozenset({

@@ -290,7 +290,9 @@ async def test_slow_endpoint_does_not_hold_up_another(stage: Stage) -> None:
     await stage.add("client.*", url=f"{stage.receiver.url}slow")
     await stage.add("client.*")
     await stage.change()
-    deliveries = WebhookDeliveries(stage.controller.database, stage.controller.operations, SenderByOwner(Pair(), Pair()))
+    deliveries = WebhookDeliveries(
+        stage.controller.database, stage.controller.operations, SenderByOwner(Pair(), Pair())
+    )
 
     assert await deliveries.run(None) == "2 messages sent"  # type: ignore[arg-type] # it needs nothing of its task
 

@@ -1,0 +1,27 @@
+"""Puts rules together: what follows events, what acts, and what comes back."""
+
+from __future__ import annotations
+
+from controller.core.events.catalogue import Catalogue
+from controller.core.operations import Operations
+from controller.core.rules.following import RuleBook
+from controller.core.rules.runner import FORGET_SECONDS, SWEEP_SECONDS, RuleRunner
+from controller.jobs.engine import JobEngine
+from controller.jobs.schedules import Schedule, Schedules
+from controller.jobs.tasks import Tasks
+
+
+def connect_rules(
+    operations: Operations, engine: JobEngine, tasks: Tasks, schedules: Schedules, catalogue: Catalogue
+) -> None:
+    """From now on each change and each result is shown to the rules, and what applies is done."""
+    runner, book = RuleRunner(operations.database, operations), RuleBook(tasks, catalogue)
+    operations.attach_tasks(tasks, runner.kinds())
+    operations.on_change(book.add_changes)
+    engine.on_result(book.on_result)
+
+    async def sweep() -> str | None:
+        return await runner.sweep(tasks)
+
+    schedules.add(Schedule(name="rules.run", every_seconds=SWEEP_SECONDS, run=sweep))
+    schedules.add(Schedule(name="rules.forget", every_seconds=FORGET_SECONDS, run=runner.forget_old))
