@@ -60,8 +60,9 @@ class OwnerFinder:
         """Whose the account is."""
         if account_id is None:
             return Owners()
-        found = (await self._session.scalars(select(Account.client_id).where(Account.id == account_id))).first()
-        return Owners(account_id, found, await self.reseller_of(found)) if found is not None else Owners()
+        statement = select(Account.client_id, Client.reseller_id).join(Client, Client.id == Account.client_id)
+        found = (await self._session.execute(statement.where(Account.id == account_id))).first()
+        return Owners(account_id, found.client_id, found.reseller_id) if found is not None else Owners()
 
     async def reseller_of(self, client_id: str) -> str | None:
         if client_id not in self._resellers:
