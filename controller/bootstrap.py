@@ -80,6 +80,7 @@ from controller.modules.web.events import EVENTS as WEB_EVENTS
 from controller.modules.web.manifest import PHP, SiteContributor, SiteObserver
 from controller.modules.web.parked import SiteKind
 from controller.modules.web.store import CUSTOM_PHP, SITES
+from controller.notice_setup import connect_notices
 from controller.rate_setup import keep_usage, make_counters, make_usage
 from controller.roles import ALL, Role
 from controller.rollout_schedules import add_rollout_schedules, make_rollout_loop
@@ -160,6 +161,7 @@ def build_controller(settings: Settings, *, passwords: Passwords | None = None, 
     webhooks = make_webhooks(settings, database, operations, (*WEB_EVENTS, *SSH_EVENTS))
     connect_webhooks(webhooks, operations, base.engine, tasks, schedules)
     connect_rules(operations, base.engine, tasks, schedules, webhooks.catalogue)
+    notices = connect_notices(settings, operations, tasks, schedules)
     streams = make_streams(settings, database, base.signer, fleet)
     authenticator = _make_authenticator(base, hasher)
     resets = make_password_resets(settings, operations, hasher, authenticator.policies, tasks)
@@ -180,7 +182,9 @@ def build_controller(settings: Settings, *, passwords: Passwords | None = None, 
         counters=base.counters,
         api_routes=API_ROUTES,
         root_routes=ROOT_ROUTES,
-        dependencies=_list_dependencies(base, fleet, streams) | webhooks.dependencies | {"password_resets": resets},
+        dependencies=_list_dependencies(base, fleet, streams)
+        | webhooks.dependencies
+        | {"password_resets": resets, "notices": notices},
         lifespan=(_as_lifespan(machinery), _keep_token_uses(authenticator), keep_usage(usage, base.counters)),
     )
     return Controller(

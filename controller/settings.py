@@ -89,6 +89,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Authorities that may have signed the server's certificate; None: those that this machine believes."""
     mail_from: str = ""
     """The address that mails come from, for example panel@example.com."""
+    notice_mails_per_hour: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 20
+    """Mails to one person in an hour; what is more comes later as one mail. Those about security are not counted."""
+    notice_give_up_hours: Annotated[float, msgspec.Meta(ge=1, le=720)] = 72.0
+    """A mail that no server took for so long is dead."""
+    notice_keep_days: Annotated[float, msgspec.Meta(ge=1, le=3650)] = 180.0
+    """Notices, and what became of their mails, are forgotten after so long."""
     webhook_allowed_networks: tuple[str, ...] = ()
     """Private networks that webhooks may reach, for example 10.1.0.0/16. Empty: the internet alone."""
     webhook_tenant_networks: tuple[str, ...] = ()

@@ -65,9 +65,11 @@ _NOT_AS_SOMEBODY: Final = frozenset(
         "impersonate-user",
         "create-webhook",
         "rotate-webhook-secret",
+        "read-notices",
+        "update-notice-preference",
     }
 )
-"""Operation ids besides: each gives out, or asks for, a secret."""
+"""Operation ids besides: each gives out, or asks for, a secret, or would hide from the person what is done."""
 DURING_MAINTENANCE: Final = "during_maintenance"
 """A handler with opt={DURING_MAINTENANCE: True} changes something also while the controller is in maintenance."""
 

@@ -51,6 +51,7 @@ TAGS: Final[Mapping[str, str]] = {
     "authority": "Whom nodes believe: the certificate authority and the keys that sign jobs.",
     "jobs": "What nodes were asked to do, and what became of it.",
     "parked": "What nodes could not bring about, and left as it was.",
+    "notices": "What people are told of: their inbox, what they get by mail, and what became of the mails.",
     "attention": "Everything that a person should look at, with what may be done about it.",
     "drift": "What on a node is not as it was applied.",
     "modules": "The modules that this release has.",

@@ -27,7 +27,7 @@ def _rights(*, read: str, write: str) -> frozenset[str]:
     return frozenset([f"{noun}:read" for noun in (*read.split(), *writing)] + [f"{noun}:write" for noun in writing])
 
 
-_OWN: Final = "tokens sessions passkeys"
+_OWN: Final = "tokens sessions passkeys notices"
 """About the person themselves."""
 
 ROLE_PERMISSIONS: Final[Mapping[Role, frozenset[str]]] = MappingProxyType({

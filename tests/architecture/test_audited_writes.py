@@ -23,6 +23,8 @@ BESIDE_OPERATIONS: Final = {
     "controller/core/auth/identities.py": "when a token was used",
     "controller/core/auth/resets.py": "the secret of a link that is being mailed; asking for it and using it are audited",
     "controller/core/auth/service.py": "sessions; audited by append_entries",
+    "controller/core/notices/collector.py": "what people are told of audited changes",
+    "controller/core/notices/delivery.py": "what became of mails",
     "controller/core/operations.py": "this is the one way",
     "controller/core/usage/figures.py": "what nodes counted",
     "controller/core/rules/runner.py": "what became of runs",

@@ -215,6 +215,10 @@ CORE_EVENTS: Final[tuple[EventType, ...]] = (
     *changes_of("client", dict[str, Any], {"transfer": "A client went to another reseller."}, is_for_tenants=True),
     *changes_of("account", dict[str, Any], {
         "transfer": "An account went to another client.", "lose": "An account went away to another client.",
+        "near_limit": "An account is over the soft value of a limit.", "over_limit": "An account is over a limit.",
+        "within_limit": "An account is within its limit again.",
+        "throttle": "An account was over a limit for too long, and gets less.",
+        "unthrottle": "An account is throttled no more.",
     }, is_for_tenants=True),
     *changes_of("client", ClientView, {
         "create": "A client was added.", "update": "A client changed.", "delete": "A client was deleted.",
@@ -317,6 +321,10 @@ CORE_EVENTS: Final[tuple[EventType, ...]] = (
     *changes_of("task", dict[str, Any], {"retry": "Somebody let a task run again."}),
     *changes_of("maintenance", dict[str, Any], {
         "start": "The controller takes no changes.", "end": "The controller takes changes again.",
+    }),
+    *changes_of("notice", dict[str, Any], {
+        "read": "Somebody read what they were told of.", "prefer": "Somebody wants other notices by mail.",
+        "test": "Somebody asked for a mail to themselves.", "retry": "A mail that nobody took is tried again.",
     }),
     *changes_of("webhook", dict[str, Any], {
         "create": "A webhook was made.", "update": "A webhook changed.", "delete": "A webhook was deleted.",

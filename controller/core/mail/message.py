@@ -21,6 +21,11 @@ class Mail:
     to: str
     subject: str
     text: str
+    sender_name: str = ""
+    """Shown instead of the bare address, which stays the controller's own."""
+    reply_to: str = ""
+    message_id: str = ""
+    """The same for each attempt at one mail, so that a server that has it knows; empty: a new one."""
 
 
 def render_mail(mail: Mail, *, sender: str, now: datetime) -> EmailMessage:
@@ -33,19 +38,24 @@ def render_mail(mail: Mail, *, sender: str, now: datetime) -> EmailMessage:
         InvalidInputError: An address or the subject would not stay in its header; `field` names it.
     """
     message = EmailMessage(policy=SMTP)
-    message["From"] = _address("sender", sender)
+    message["From"] = _address("sender", sender, name=mail.sender_name)
     message["To"] = _address("to", mail.to)
+    if mail.reply_to:
+        message["Reply-To"] = _address("reply_to", mail.reply_to)
     _set(message, "Subject", mail.subject, "subject")
     message["Date"] = format_datetime(now)
-    message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2])
+    domain = sender.rpartition("@")[2]
+    message["Message-ID"] = f"<{mail.message_id}@{domain}>" if mail.message_id else make_msgid(domain=domain)
     message["Auto-Submitted"] = "auto-generated"  # Source: RFC 3834 section 5; out-of-office programs stay silent
     message.set_content(mail.text)
     return message
 
 
-def _address(field: str, raw: str) -> Address:
+def _address(field: str, raw: str, *, name: str = "") -> Address:
     local, _, domain = require_email(field, raw).rpartition("@")
-    return Address(username=local, domain=domain)
+    if not name.isprintable():
+        raise InvalidInputError(f"the name of {field} must be one line of printable characters", field=field)
+    return Address(display_name=name, username=local, domain=domain)
 
 
 def _set(message: EmailMessage, name: str, value: str, field: str) -> None:

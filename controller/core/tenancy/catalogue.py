@@ -29,6 +29,7 @@ NOUNS: Final[Mapping[str, str]] = MappingProxyType({
     "metrics": "Figures of the controller and its nodes.",
     "modules": "The modules that this release has.",
     "nodes": "The machines of the fleet.",
+    "notices": "What one was told of, and what one wants to be mailed.",
     "packages": "What accounts may use.",
     "parked": "What nodes could not bring about.",
     "passkeys": "One's own passkeys.",

@@ -46,9 +46,11 @@ PLATFORM_TABLES: Final = frozenset({
     "drift_findings", "enrolment_tokens", "enrolments", "module_health", "node_certificates", "node_heartbeats",
     "node_holds", "node_inboxes", "node_modules", "node_samples", "node_sequences", "node_signals", "nodes", "processes",
     "releases", "rollout_nodes", "rollouts", "schedules", "security_policies", "tasks", "trust_bundles",
+    "notice_cursors", "noticed_items",
     # Read by the id of the very user who asks.
     "sign_in_links", "api_tokens", "passkey_challenges", "passkeys", "password_history", "password_resets", "recovery_codes",
-    "second_factors", "sessions", "sign_in_attempts",
+    "second_factors", "sessions", "sign_in_attempts", "notices", "notice_mails", "notice_mail_items",
+    "notice_preferences",
 })  # fmt: skip
 
 
