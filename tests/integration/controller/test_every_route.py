@@ -21,6 +21,7 @@ from controller.core.audit.models import AuditEntry
 from controller.core.auth.models import ApiToken, User
 from controller.core.auth.secrets import TOKEN_PREFIX, hash_secret, new_secret
 from controller.core.context import Role
+from controller.core.notices.models import MailState, Notice, NoticeMail, NoticePreference
 from controller.core.packages.rollouts.models import PackageRollout
 from controller.core.parked.models import ParkedResource
 from controller.core.rules.models import Rule
@@ -76,6 +77,7 @@ NO_JOB: Final = {
     "judge-account-transfer", "set-reseller-branding",
     "create-user", "update-user", "delete-user", "disable-user", "enable-user", "reset-user-password",
     "impersonate-user", "create-role", "update-role", "delete-role", "set-member", "remove-member",
+    "read-notices", "test-notices", "update-notice-preference", "retry-notice-mail",
 }  # fmt: skip
 MAY_HAVE_NO_JOB: Final = {
     # 202 with an empty list when no node needs to know.
@@ -165,6 +167,8 @@ BODIES: Final[dict[str, Any]] = {
     "drain-node": {"reason": "new kernel"},
     "decide-job": {"decision": "done", "note": "seen on the node"},
     "dismiss-attention": {"note": "known"},
+    "read-notices": {},
+    "update-notice-preference": {"is_mailed": False},
     "bulk-retry-parked": {"ids": ["{parked_id}"]},
     "retry-attention": {"ids": ["parked.{parked_id}"]},
     "bulk-ping-nodes": {"node_ids": ["{node_id}"], "wait_seconds": 0},
@@ -272,6 +276,7 @@ class Api:
         ids["parked_id"] = await self._add_parked(ids, name)
         ids |= await self._add_webhook()
         ids["rule_id"] = await self._add_rule(name)
+        ids |= await self._add_notice(number)
         ids |= await self._add_rollout(number, ids["node_id"])
         ids["package_rollout_id"] = await self._add_package_rollout(name, headers)
         ids |= {
@@ -368,6 +373,23 @@ class Api:
             )  # fmt: skip
             session.add(row)
         return row.id
+
+    async def _add_notice(self, number: int) -> dict[str, str]:
+        now = datetime.now(UTC)
+        async with self.controller.database.write() as session:
+            user = (await session.scalars(select(User).where(User.role == Role.ROOT.value))).one()
+            row = Notice(
+                user_id=user.id, kind="attention", source=f"test/{number}", subject="node/1", title="t", text="t",
+                happened_at=now,
+            )  # fmt: skip
+            mail = NoticeMail(
+                user_id=user.id, kind="attention", address="a@example.com", state=MailState.DEAD, due_at=now,
+                next_at=now, give_up_at=now,
+            )  # fmt: skip
+            preference = delete(NoticePreference).where(NoticePreference.user_id == user.id)
+            await session.execute(preference)  # so that the next change of it is one
+            session.add_all((row, mail))
+        return {"notice_id": row.id, "mail_id": mail.id, "kind": "attention"}
 
     async def _add_task(self) -> str:
         row = Task(kind="package.reconverge", state=TaskState.FAILED, run_at=datetime.now(UTC))
@@ -600,8 +622,8 @@ UNREADY: Final = {
     "login", "change-password", "enrol", "renew-certificate", "approve-node", "reject-node", "delete-node",
     "retry-site", "discard-site-change", "revoke-token", "adopt-drift", "release-node", "advance-ca-rotation",
     "rollback-ca-rotation",
-    # What needs a mail server: test_password_reset.py does it.
-    "request-password-reset", "confirm-password-reset", "set-email",
+    # What needs a mail server: test_password_reset.py and test_notices.py do it.
+    "request-password-reset", "confirm-password-reset", "set-email", "test-notices",
     # What needs an authenticator: test_passkeys.py does it.
     "begin-passkey-proof", "login-with-passkey", "begin-passkey", "create-passkey", "update-passkey", "delete-passkey",
     # What only a person can do, signed in: test_second_factor.py and test_sign_in_security.py do it.

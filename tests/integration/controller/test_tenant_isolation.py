@@ -17,7 +17,7 @@ from tests.integration.controller.tenants import TENANT_ROLES, Tenant, sell
 from tests.integration.controller.test_every_route import AUDIT, BODIES, Api, Route
 
 OF_THE_PLATFORM: Final = frozenset(
-    {"name", "log", "number", "kid", "username", "node_id", "session_id", "schedule_name"}
+    {"name", "log", "number", "kid", "username", "node_id", "session_id", "schedule_name", "kind"}
 )
 """Path parameters whose value says nothing about a tenant."""
 PUBLIC: Final = frozenset({"login", "enrol", "renew-certificate"})
@@ -28,6 +28,7 @@ TENANT_READS: Final = frozenset({
     "diff-package-versions", "explain-job", "export-reseller-usage", "export-usage", "list-account-drift",
     "list-account-usage", "list-account-usage-history", "list-accounts", "list-attention", "list-audit",
     "list-clients", "list-domains", "list-event-types", "list-features", "list-jobs", "list-limits", "list-members",
+    "list-notice-preferences", "list-notices",
     "list-package-fields", "list-package-rollout-accounts", "list-package-rollouts", "list-package-usage",
     "list-package-usage-history", "list-package-versions", "list-packages", "list-parked", "list-passkeys",
     "list-permissions", "list-reseller-days", "list-reseller-usage", "list-resellers", "list-roles", "list-sessions",
@@ -36,7 +37,7 @@ TENANT_READS: Final = frozenset({
     "show-deletion", "show-domain", "show-email", "show-job", "show-me", "show-package", "show-package-rollout",
     "show-package-version", "show-parked", "show-php-settings", "show-reseller", "show-reseller-branding", "show-role",
     "show-second-factor", "show-site", "show-ssh-key", "show-user", "list-webhook-deliveries", "list-webhooks",
-    "show-delivery", "show-webhook", "list-rule-runs", "list-rules", "show-rule",
+    "show-delivery", "show-webhook", "list-rule-runs", "list-rules", "show-rule", "show-notice",
 })  # fmt: skip
 """What a tenant may ask for at all, of their own rows; everything else is the platform's. A new route is here on purpose."""
 PLATFORM_TABLES: Final = frozenset({
