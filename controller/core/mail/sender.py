@@ -97,6 +97,9 @@ class SmtpMailer:
         except aiosmtplib.SMTPAuthenticationError as error:
             # An operator can mend this, so the mail is kept.
             raise UnavailableError(f"the mail server does not let us in: {error.code} {error.message[:200]}") from None
+        except aiosmtplib.SMTPSenderRefused as error:
+            # As above: it is our own address, and all mails would be lost.
+            raise UnavailableError(f"the mail server refuses mail_from: {error.code} {error.message[:200]}") from None
         except aiosmtplib.SMTPResponseException as error:
             raise _judge([(error.code, error.message)]) from None
         except (aiosmtplib.SMTPException, OSError) as error:

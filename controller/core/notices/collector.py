@@ -30,8 +30,8 @@ from controller.jobs.tasks import Tasks
 
 SEND_TASK: Final = "notices.send"
 COLLECT_SECONDS: Final = 5.0
-BATCH: Final = 100
-"""Entries in one transaction."""
+BATCH: Final = 25
+"""Entries in one transaction, each of which may be told to many: nobody else writes to SQLite meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

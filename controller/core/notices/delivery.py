@@ -25,6 +25,7 @@ from controller.core.notices.collector import SEND_TASK, MailTerms
 from controller.core.notices.kinds import KINDS, is_security
 from controller.core.notices.mails import compose, list_notices_of, merge_others
 from controller.core.notices.models import MailState, Notice, NoticeMail
+from controller.core.notices.words import one_line
 from controller.db.base import utc_now
 from controller.db.engine import Database
 from controller.jobs.tasks import TaskKind, TaskRun, Tasks
@@ -119,8 +120,11 @@ class NoticeDeliveries:
         try:
             async with asyncio.timeout(HAND_OVER_SECONDS):
                 await self._mailer.send(mail)
-        except (MailRefusedError, InvalidInputError) as refusal:
+        except MailRefusedError as refusal:
             error, is_final = refusal.message, True
+        except InvalidInputError as refusal:
+            # Our own address is a setting, which an operator can mend; anything else is as wrong at the next attempt.
+            error, is_final = refusal.message, refusal.field != "sender"
         except UnavailableError as refusal:
             error = refusal.message
         except TimeoutError:
@@ -168,7 +172,7 @@ class NoticeDeliveries:
             row = await session.get(NoticeMail, mail_id, with_for_update=True, populate_existing=True)
             if row is None or row.state is not MailState.PENDING:
                 return
-            row.claimed_until, row.error = None, error[:500]
+            row.claimed_until, row.error = None, one_line(error, 500)
             if not error:
                 row.state, row.sent_at = MailState.SENT, now
             elif is_final or now >= row.give_up_at:

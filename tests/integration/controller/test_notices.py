@@ -16,7 +16,7 @@ from controller.core.accounts.models import Account
 from controller.core.auth.models import User
 from controller.core.context import Actor, Role
 from controller.core.mail.message import Mail
-from controller.core.mail.sender import Mailer
+from controller.core.mail.sender import Mailer, SmtpMailer, SmtpServer
 from controller.core.notices.collector import NoticeCollector
 from controller.core.notices.models import MailState, Notice, NoticeMail
 from controller.core.resellers.models import ResellerBranding
@@ -319,6 +319,15 @@ async def test_mail_when_the_server_refuses_it_for_good_is_dead_at_once(post: Po
     await post.deliver(minutes=1)
 
     assert {row.state for row in await post.rows(NoticeMail)} == {MailState.DEAD}
+
+
+async def test_mails_when_the_controllers_own_address_is_wrong_are_kept(post: Post) -> None:
+    await suspend(post, await post.add_account())
+    post.mailer = SmtpMailer(SmtpServer(host="localhost", port=post.inbox.port, tls="none", sender="panel"))
+
+    await post.deliver(minutes=1)
+
+    assert {(row.state, row.attempts) for row in await post.rows(NoticeMail)} == {(MailState.PENDING, 1)}
 
 
 async def test_server_that_takes_nothing_is_asked_for_few_mails_in_one_run(post: Post) -> None:
