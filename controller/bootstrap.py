@@ -66,7 +66,6 @@ from controller.jobs.hints import Hints
 from controller.jobs.schedules import Schedule, Schedules
 from controller.jobs.tasks import Tasks
 from controller.lifespan import Machinery
-from controller.mail_setup import make_password_resets
 from controller.metrics.registry import ControllerMetrics
 from controller.modules.php.manifest import PhpProvider
 from controller.modules.ssh.events import EVENTS as SSH_EVENTS
@@ -80,7 +79,7 @@ from controller.modules.web.events import EVENTS as WEB_EVENTS
 from controller.modules.web.manifest import PHP, SiteContributor, SiteObserver
 from controller.modules.web.parked import SiteKind
 from controller.modules.web.store import CUSTOM_PHP, SITES
-from controller.notice_setup import connect_notices
+from controller.notice_setup import connect_mails
 from controller.rate_setup import keep_usage, make_counters, make_usage
 from controller.roles import ALL, Role
 from controller.rollout_schedules import add_rollout_schedules, make_rollout_loop
@@ -161,10 +160,9 @@ def build_controller(settings: Settings, *, passwords: Passwords | None = None, 
     webhooks = make_webhooks(settings, database, operations, (*WEB_EVENTS, *SSH_EVENTS))
     connect_webhooks(webhooks, operations, base.engine, tasks, schedules)
     connect_rules(operations, base.engine, tasks, schedules, webhooks.catalogue)
-    notices = connect_notices(settings, operations, tasks, schedules)
     streams = make_streams(settings, database, base.signer, fleet)
     authenticator = _make_authenticator(base, hasher)
-    resets = make_password_resets(settings, operations, hasher, authenticator.policies, tasks)
+    mails = connect_mails(settings, operations, hasher, authenticator.policies, tasks, schedules)
     usage = make_usage(database, schedules)
     watch = Watch(role=role, database=database, fleet=fleet, signer=base.signer, publisher=publisher, metrics=metrics)
     machinery = Machinery(
@@ -182,9 +180,7 @@ def build_controller(settings: Settings, *, passwords: Passwords | None = None, 
         counters=base.counters,
         api_routes=API_ROUTES,
         root_routes=ROOT_ROUTES,
-        dependencies=_list_dependencies(base, fleet, streams)
-        | webhooks.dependencies
-        | {"password_resets": resets, "notices": notices},
+        dependencies=_list_dependencies(base, fleet, streams) | webhooks.dependencies | mails,
         lifespan=(_as_lifespan(machinery), _keep_token_uses(authenticator), keep_usage(usage, base.counters)),
     )
     return Controller(

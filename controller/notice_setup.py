@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
+from controller.core.auth.passwords import Passwords
+from controller.core.auth.policy import PolicyBook
 from controller.core.notices.collector import COLLECT_SECONDS, MailTerms, NoticeCollector
 from controller.core.notices.delivery import FORGET_SECONDS, SWEEP_SECONDS, NoticeDeliveries
 from controller.core.notices.service import Notices
 from controller.core.operations import Operations
 from controller.jobs.schedules import Schedule, Schedules
 from controller.jobs.tasks import Tasks
-from controller.mail_setup import make_mailer
+from controller.mail_setup import make_mailer, make_password_resets
 from controller.settings import Settings
 
 ATTENTION_SECONDS: Final = 60.0
+
+
+def connect_mails(
+    settings: Settings,
+    operations: Operations,
+    passwords: Passwords,
+    policies: PolicyBook,
+    tasks: Tasks,
+    schedules: Schedules,
+) -> dict[str, Any]:
+    """All that is mailed; what handlers ask for, by the name of their parameter."""
+    resets = make_password_resets(settings, operations, passwords, policies, tasks)
+    return {"password_resets": resets, "notices": connect_notices(settings, operations, tasks, schedules)}
 
 
 def connect_notices(settings: Settings, operations: Operations, tasks: Tasks, schedules: Schedules) -> Notices:

@@ -91,7 +91,7 @@ def compose(row: NoticeMail, notices: Sequence[Notice], *, username: str, face: 
         subject = f"{len(notices)} notices: {notices[0].title}"
         shown = [f"{notice.title}\n\n{notice.text}" for notice in notices[:SHOWN_MAX]]
         if len(notices) > SHOWN_MAX:
-            shown.append(f"And {len(notices) - SHOWN_MAX} more: wcp360 notices list.\n")
+            shown.append(f"And {len(notices) - SHOWN_MAX} more: wcp360 notices list tells of them.\n")
         body = f"\n{'-' * 60}\n\n".join(shown)
     return Mail(
         to=row.address,
