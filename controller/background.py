@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from controller.core.events.publisher import EventPublisher
+from controller.core.policies.book import read_now
 from controller.db.base import utc_now
 from controller.db.engine import Database
 from controller.fleet.gateway.gateway import OFFLINE_GRACE_SECONDS
@@ -62,6 +63,13 @@ def add_background(
         return f"{len(gone)} nodes are not connected any more" if gone else None
 
     schedules.add(Schedule(name="nodes.presence", every_seconds=PRESENCE_SECONDS, run=notice))
-    retention = JobRetention(database, settings.job_retention_days)
+
+    async def read_job_days() -> float:
+        return (await read_now(database)).job_retention_days
+
+    async def forget_tasks() -> str | None:
+        return await tasks.forget_finished(timedelta(days=(await read_now(database)).task_retention_days))
+
+    retention = JobRetention(database, read_job_days)
     schedules.add(Schedule(name="jobs.forget", every_seconds=PERIOD_SECONDS, run=retention.run))
-    schedules.add(Schedule(name="tasks.forget", every_seconds=3600.0, run=tasks.forget_finished))
+    schedules.add(Schedule(name="tasks.forget", every_seconds=3600.0, run=forget_tasks))

@@ -162,7 +162,7 @@ def build_controller(settings: Settings, *, passwords: Passwords | None = None, 
     connect_rules(operations, base.engine, tasks, schedules, webhooks.catalogue)
     streams = make_streams(settings, database, base.signer, fleet)
     authenticator = _make_authenticator(base, hasher)
-    mails = connect_mails(settings, operations, hasher, authenticator.policies, tasks, schedules)
+    mails = connect_mails(settings, operations, hasher, authenticator, tasks, schedules)
     usage = make_usage(database, schedules)
     watch = Watch(role=role, database=database, fleet=fleet, signer=base.signer, publisher=publisher, metrics=metrics)
     machinery = Machinery(
@@ -209,7 +209,6 @@ def _make_authenticator(base: _Base, hasher: Passwords) -> Authenticator:
     return Authenticator(
         base.database,
         hasher,
-        session_hours=base.settings.session_hours,
         factors=SecondFactors(
             Sealer(base.settings.effective_secrets_key_file), RelyingParty.of(base.settings.effective_controller_url)
         ),
@@ -298,9 +297,7 @@ def _connect(base: _Base, fleet: Fleet, operations: Operations) -> None:
     )
     _add_upkeep(schedules, fleet, Upkeep(database, operations, fleet.maintenance, publisher, base.reconverge))
     checkpoints = _make_checkpoints(base)
-    archiving = AuditArchiving(
-        operations, checkpoints, base.settings.audit_archive_dir, days=base.settings.audit_retention_days
-    )
+    archiving = AuditArchiving(operations, checkpoints, base.settings.audit_archive_dir)
     schedules.add(Schedule(name="audit.archive", every_seconds=ARCHIVE_SECONDS, run=archiving.run))
     schedules.add(Schedule(name="audit.checkpoint", every_seconds=PERIOD_SECONDS, run=checkpoints.make))
     add_background(schedules, base.tasks, database, base.settings, publisher)

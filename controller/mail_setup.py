@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from controller.core.auth.passwords import Passwords
-from controller.core.auth.policy import PolicyBook
 from controller.core.auth.resets import PasswordResets
+from controller.core.auth.service import Authenticator
 from controller.core.mail.sender import SmtpMailer, SmtpServer
 from controller.core.operations import Operations
 from controller.jobs.tasks import Tasks
@@ -26,11 +26,15 @@ def make_mailer(settings: Settings) -> SmtpMailer:
 
 
 def make_password_resets(
-    settings: Settings, operations: Operations, passwords: Passwords, policies: PolicyBook, tasks: Tasks
+    settings: Settings, operations: Operations, passwords: Passwords, authenticator: Authenticator, tasks: Tasks
 ) -> PasswordResets:
     """Links for forgotten passwords; the task that mails them is registered."""
     resets = PasswordResets(
-        operations, passwords, policies, make_mailer(settings), controller_url=settings.effective_controller_url
+        operations,
+        passwords,
+        authenticator,
+        make_mailer(settings),
+        controller_url=settings.effective_controller_url,
     )
     operations.attach_tasks(tasks, resets.kinds())
     return resets

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from controller.core.auth.passwords import Passwords
-from controller.core.auth.policy import PolicyBook
+from controller.core.auth.service import Authenticator
 from controller.core.notices.collector import COLLECT_SECONDS, MailTerms, NoticeCollector
 from controller.core.notices.delivery import FORGET_SECONDS, SWEEP_SECONDS, NoticeDeliveries
 from controller.core.notices.service import Notices
@@ -23,12 +23,12 @@ def connect_mails(
     settings: Settings,
     operations: Operations,
     passwords: Passwords,
-    policies: PolicyBook,
+    authenticator: Authenticator,
     tasks: Tasks,
     schedules: Schedules,
 ) -> dict[str, Any]:
     """All that is mailed; what handlers ask for, by the name of their parameter."""
-    resets = make_password_resets(settings, operations, passwords, policies, tasks)
+    resets = make_password_resets(settings, operations, passwords, authenticator, tasks)
     return {"password_resets": resets, "notices": connect_notices(settings, operations, tasks, schedules)}
 
 

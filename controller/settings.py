@@ -50,15 +50,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Where agent bundles lie; None: data_dir/bundles."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
-    session_hours: Annotated[float, msgspec.Meta(gt=0, le=720)] = 12.0
-    """A sign-in ends after this, however busy it was."""
     secrets_key_file: Path | None = None
     """The key that seals second factors; every API process needs the same one. None: data_dir/secrets.key, made if
     missing."""
-    job_retention_days: Annotated[float, msgspec.Meta(ge=1, le=3650)] = 90.0
-    """Jobs that ended well are forgotten after so long; what needs attention stays."""
-    audit_retention_days: Annotated[float, msgspec.Meta(ge=1, le=36500)] | None = None
-    """Entries of the audit log are moved into archives after so long; None: never."""
     drift_check_seconds: Seconds = 900.0
     heartbeat_seconds: Seconds = 20.0
     dead_line_seconds: Seconds = 90.0

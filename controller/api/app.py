@@ -116,6 +116,7 @@ def create_app(parts: Parts) -> Application:
     edge = EdgeParts(
         identities=parts.authenticator,
         policies=parts.authenticator.policies,
+        rules=parts.authenticator.rules,
         gate=gate,
         tiers=TierBook(parts.operations.database),
         metrics=parts.metrics,
@@ -145,7 +146,7 @@ def _dependencies(parts: Parts, gate: RateGate) -> dict[str, Provide]:
         "authenticator": parts.authenticator,
         "publisher": parts.publisher,
         "probes": parts.probes,
-        "login_throttle": LoginThrottle(parts.counters),
+        "login_throttle": LoginThrottle(parts.authenticator.rules, parts.counters),
         "rate_gate": gate,
         **(parts.dependencies or {}),
     }

@@ -27,6 +27,7 @@ from controller.api.rate_gate import RateGate
 from controller.core.api_usage.recorder import Use
 from controller.core.auth.identities import Identity
 from controller.core.auth.policy import SecurityPolicy, require_let_in, require_not_denied
+from controller.core.policies.registry import PlatformPolicies
 from controller.core.rate_limits.keys import Tenant
 from controller.core.rate_limits.tiers import TierBook
 from controller.db.base import new_id
@@ -39,6 +40,8 @@ SESSION_COOKIE: Final = "__Host-wcp"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _UNMATCHED: Final = "(no route)"
 _PROBES: Final = frozenset({"/healthz", "/readyz"})
+_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_FIRST_FAILURE: Final = 400
 
 _SECURITY_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = (
     (b"x-content-type-options", b"nosniff"),
@@ -77,12 +80,22 @@ class PolicyReader(Protocol):
     async def current(self) -> SecurityPolicy: ...
 
 
+class RuleReader(Protocol):
+    """What the edge needs to know of the platform's policies."""
+
+    @property
+    def latest(self) -> PlatformPolicies: ...
+
+    async def current(self) -> PlatformPolicies: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeParts:
     """What the edge asks and tells."""
 
     identities: IdentityFinder
     policies: PolicyReader
+    rules: RuleReader
     gate: RateGate
     tiers: TierBook
     metrics: HttpMetrics
@@ -97,6 +110,7 @@ class Edge:
         self._app = app
         self._identities = parts.identities
         self._policies = parts.policies
+        self._rules = parts.rules
         self._gate = parts.gate
         self._tiers = parts.tiers
         self._metrics = parts.metrics
@@ -128,7 +142,8 @@ class Edge:
             if scope["path"] not in _PROBES:
                 identity = scopes.identity_of(scope)
                 self._note_use(identity, Use(scope["method"], route, answer.status, seconds, _address_of(scope)))
-            _log_access(scope, route, answer.status, seconds)
+            if is_logged(self._rules.latest.api_log, scope["method"], answer.status):
+                _log_access(scope, route, answer.status, seconds)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Find out who asks, then let the application answer; the boundary for what fails before it or escapes it."""
@@ -150,6 +165,7 @@ class Edge:
         address = _address_of(scope)
         policy = await self._policies.current()
         scopes.remember_policy(scope, policy)
+        scopes.remember_rules(scope, await self._rules.current())
         require_not_denied(policy, address)
         if secret:
             require_let_in(policy, address)
@@ -254,6 +270,14 @@ async def _answer_problem(scope: Scope, send: Send, error: Exception) -> None:
     raw_headers.append((b"content-type", PROBLEM_MEDIA_TYPE.encode()))
     await send({"type": "http.response.start", "status": problem.status, "headers": raw_headers})
     await send({"type": "http.response.body", "body": render_problem(problem)})
+
+
+def is_logged(verbosity: str, method: str, status: int) -> bool:
+    """Whether a request has a line in the access log, by the policy `api_log`."""
+    if verbosity == "all":
+        return True
+    is_failure = status >= _FIRST_FAILURE
+    return verbosity != "none" and (is_failure or (verbosity == "changes" and method not in _READING))
 
 
 def _log_access(scope: Scope, route: str, status: int, seconds: float) -> None:

@@ -15,6 +15,7 @@ from controller.api import scopes
 from controller.core.auth.identities import Identity
 from controller.core.auth.policy import SecurityPolicy
 from controller.core.maintenance.gate import OVERRIDE_HEADER, OVERRIDE_VALUE, may_override, require_open
+from controller.core.policies.registry import PlatformPolicies
 from controller.db.base import utc_now
 from controller.db.engine import Database
 from shared.errors import ForbiddenError, InvalidInputError, UnauthenticatedError
@@ -110,7 +111,7 @@ def require_known_caller(connection: ASGIConnection[Any, Any, Any, Any], handler
     if not handler.opt.get(ENROLLING):
         require_second_factor(identity, policy)
     if getattr(handler, "operation_id", None) in STEP_UP_ACTS:
-        require_recent_proof(identity, policy)
+        require_recent_proof(identity, scopes.rules_of(connection.scope))
 
 
 def require_own_password(identity: Identity) -> None:
@@ -168,16 +169,16 @@ def require_second_factor(identity: Identity, policy: SecurityPolicy) -> None:
         )
 
 
-def require_recent_proof(identity: Identity, policy: SecurityPolicy) -> None:
+def require_recent_proof(identity: Identity, rules: PlatformPolicies) -> None:
     """Pass when the person proved lately who they are.
 
     Raises:
         ForbiddenError: They did not.
     """
-    lately = utc_now() - timedelta(minutes=policy.step_up_minutes)
+    lately = utc_now() - timedelta(minutes=rules.step_up_minutes)
     if identity.verified_at is None or identity.verified_at < lately:
         raise ForbiddenError(
-            f"this needs a proof of who you are from the last {policy.step_up_minutes} minutes",
+            f"this needs a proof of who you are from the last {rules.step_up_minutes} minutes",
             code="step_up_required",
             hint="POST /api/v1/auth/step-up, or: wcp360 auth step-up --code CODE (or --password -).",
         )

@@ -32,6 +32,7 @@ TAGS: Final[Mapping[str, str]] = {
     "sessions": "Where one is signed in, and who tried to.",
     "second-factor": "Codes of a device beside the password.",
     "passkeys": "Keys of devices that let one in by a finger, a face or a PIN.",
+    "policies": "What an administrator decides for the whole platform.",
     "security": "What holds for everybody who signs in.",
     "users": "Who signs in, in which role, and for whom.",
     "roles": "Sets of permissions of one's own making.",

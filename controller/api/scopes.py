@@ -7,11 +7,13 @@ from typing import Any, Final
 
 from controller.core.auth.identities import Identity
 from controller.core.auth.policy import SecurityPolicy
+from controller.core.policies.registry import PlatformPolicies
 
 _REQUEST_ID: Final = "wcp_request_id"
 _IDENTITY: Final = "wcp_identity"
 _REJECTED: Final = "wcp_credential_rejected"
 _POLICY: Final = "wcp_security_policy"
+_RULES: Final = "wcp_security_rules"
 _LIMIT_HEADERS: Final = "wcp_limit_headers"
 
 Scope = MutableMapping[str, Any]
@@ -59,6 +61,17 @@ def policy_of(scope: Mapping[str, Any]) -> SecurityPolicy:
     """What holds for this request."""
     policy: SecurityPolicy = _state(scope).get(_POLICY) or SecurityPolicy()
     return policy
+
+
+def remember_rules(scope: Scope, rules: PlatformPolicies) -> None:
+    """Set once by the edge: the platform's policies as they are for this request."""
+    scope.setdefault("state", {})[_RULES] = rules
+
+
+def rules_of(scope: Mapping[str, Any]) -> PlatformPolicies:
+    """The platform's policies as they are for this request."""
+    rules: PlatformPolicies = _state(scope).get(_RULES) or PlatformPolicies()
+    return rules
 
 
 def remember_limit_headers(scope: Scope, headers: tuple[tuple[bytes, bytes], ...]) -> None:

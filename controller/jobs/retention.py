@@ -5,7 +5,7 @@ What needs somebody's attention stays until they have decided, however old it is
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -29,21 +29,21 @@ class JobRetention:
     """A schedule's work; safe to run again at any moment."""
 
     database: Database
-    days: float
+    read_days: Callable[[], Awaitable[float]]
+    """After how long, as an administrator decided; asked in each round."""
     clock: Callable[[], datetime] = utc_now
 
     async def run(self) -> str | None:
         """Delete a bounded number of them, oldest first, with their stories; what it did, in a sentence."""
-        gone = 0
+        gone, before = 0, self.clock() - timedelta(days=await self.read_days())
         for _ in range(BATCHES_MAX):
-            deleted = await self._delete_batch()
+            deleted = await self._delete_batch(before)
             gone += deleted
             if deleted < BATCH:
                 break
         return f"{gone} jobs forgotten" if gone else None
 
-    async def _delete_batch(self) -> int:
-        before = self.clock() - timedelta(days=self.days)
+    async def _delete_batch(self, before: datetime) -> int:
         # By creation, which is indexed with the state; what ended has begun, so nothing younger goes.
         old = select(Job.id).where(Job.state.in_(FORGETTABLE), Job.created_at < before, Job.finished_at < before)
         statement = delete(Job).where(Job.id.in_(old.order_by(Job.created_at).limit(BATCH)))

@@ -38,7 +38,6 @@ EMIT_AGAIN_AFTER: Final = timedelta(seconds=15)
 """So long a message may be under way before another one is sent for the same task."""
 DIRECT_AFTER: Final = timedelta(seconds=45)
 """A task that no message has started for so long is run without one: a broker that is down delays, no more."""
-KEEP_FINISHED: Final = timedelta(days=7)
 DEATHS_MAX: Final = 3
 """Runs beyond a kind's attempts that ended without a word, before the task counts as one that kills its process."""
 _BATCH: Final = 100
@@ -288,9 +287,9 @@ class Tasks:
                 work.cancel()
                 return
 
-    async def forget_finished(self) -> str | None:
-        """Schedule: remove what succeeded long ago."""
+    async def forget_finished(self, keep: timedelta) -> str | None:
+        """For a schedule: remove what succeeded longer ago than this."""
         async with self._database.write() as session:
-            before = self._clock() - KEEP_FINISHED
+            before = self._clock() - keep
             count = await task_store.forget_finished(session, before=before, limit=1000)
         return f"{count} finished tasks removed" if count else None

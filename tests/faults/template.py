@@ -13,6 +13,7 @@ from controller.core.auth.passwords import Passwords
 from controller.core.auth.service import Authenticator
 from controller.core.auth.users import create_user
 from controller.core.context import Role
+from controller.core.policies.models import PlatformPolicyRow
 from controller.db.engine import Database
 from tests.faults.processes import Zygote
 from tests.faults.proxy import TcpProxy
@@ -50,7 +51,9 @@ async def add_admin(database_url: str, name: str = ADMIN) -> str:
         async with database.write() as session:
             hashed = FAST_HASHER.hash(PASSWORD)
             await create_user(session, name, hashed, role=Role.ROOT, must_change_password=False)
-        authenticator = Authenticator(database, Passwords(FAST_HASHER), session_hours=720)
+            if name == ADMIN:
+                session.add(PlatformPolicyRow(name="session_hours", value=720, changed_by="tests"))
+        authenticator = Authenticator(database, Passwords(FAST_HASHER))
         device = Device(address="127.0.0.1", user_agent="tests")
         return (await authenticator.sign_in(name, PASSWORD, device)).secret
     finally:

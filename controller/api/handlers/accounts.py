@@ -10,7 +10,6 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody, QueryParameter
 
 from controller.core.accounts import deletion, queries, service, suspension
-from controller.core.accounts.deletion import DEFAULT_GRACE_DAYS, MAX_GRACE_DAYS
 from controller.core.accounts.queries import AccountFilter
 from controller.core.accounts.views import (
     AccountCreate,
@@ -145,12 +144,12 @@ async def delete_account(
     actor: NamedDependency[Actor],
     request_id: NamedDependency[str],
     grace_days: Annotated[
-        int,
+        int | None,
         QueryParameter(
-            description=f"How long it can be restored, 0 to {MAX_GRACE_DAYS}. 0: remove everything now; this cannot be "
-            "undone, and is how an account in the trash is removed before its time."
+            description="How many days it can be restored; left out: as the policy deletion_grace_days says. 0: remove "
+            "everything now; this cannot be undone, and is how an account in the trash is removed before its time."
         ),
-    ] = DEFAULT_GRACE_DAYS,
+    ] = None,
     dry_run: DryRun = False,
 ) -> Response[AccountChange]:
     """Take the account out of service, and remove it with everything it has when its grace period is over."""

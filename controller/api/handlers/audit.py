@@ -159,7 +159,7 @@ async def list_audit_archives(
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
 ) -> ArchivePage:
-    """Show which entries lie in files, newest first; made by the schedule `audit.archive` (audit_retention_days)."""
+    """Show which entries are archived, newest first; the schedule `audit.archive` does it (policy audit_retention_days)."""
     page = PageRequest(limit=limit, cursor=cursor)
     return await operations.read(actor, request_id, lambda ctx: archive_views.list_archives(ctx, page))
 

@@ -44,7 +44,7 @@ class UserNetworks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 async def show_security(
     operations: NamedDependency[Operations], actor: NamedDependency[Actor], request_id: NamedDependency[str]
 ) -> SecurityPolicy:
-    """Show second factors that are required, networks, passwords, sessions."""
+    """Show who must have a second factor, and from which networks people may come; figures are `policies`."""
     return await operations.read(actor, request_id, show_policy)
 
 

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta
 
 from controller.core.accounts import store
-from controller.core.accounts.deletion import DEFAULT_GRACE_DAYS, delete_account, restore_account
+from controller.core.accounts.deletion import delete_account, read_grace, restore_account
 from controller.core.accounts.labels import require_label_key, require_labels
 from controller.core.accounts.models import Account
 from controller.core.accounts.queries import AccountFilter, select_accounts
@@ -53,9 +53,10 @@ class BulkAccounts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         BulkFilter | None, Meta(description=f"Which accounts, {BULK_MAX} at most; at least one part must be said.")
     ] = None
     suspension: Annotated[AccountSuspend | None, Meta(description="For suspend.")] = None
-    grace_days: Annotated[int, Meta(ge=0, le=90, description="For delete; 0: remove everything now.")] = (
-        DEFAULT_GRACE_DAYS
-    )
+    grace_days: Annotated[
+        Annotated[int, Meta(ge=0, le=365)] | None,
+        Meta(description="For delete; 0: remove everything now. Left out: as the policy deletion_grace_days says."),
+    ] = None
     labels: Annotated[
         dict[str, str | None], Meta(max_length=32, description="For label: these are set, those with null taken away.")
     ] = {}
@@ -69,11 +70,12 @@ async def choose_accounts(ctx: FleetContext, params: BulkAccounts) -> tuple[str,
 
     Raises:
         ForbiddenError
-        InvalidInputError: None or both ways to say which, none that fits, or more than BULK_MAX.
+        InvalidInputError: None or both ways to say which, none that fits, more than BULK_MAX, or too long a grace.
     """
     ctx.actor.require("accounts", "write")
     if (params.filter is None) == (not params.ids):
         raise InvalidInputError("say either ids or a filter", field="ids")
+    await read_grace(ctx, params.grace_days)
     if params.filter is None:
         require_distinct(params.ids, field="ids")
         return params.ids

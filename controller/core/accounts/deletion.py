@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
-from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -18,21 +17,20 @@ from controller.core.accounts.record import record_account
 from controller.core.accounts.views import AccountView
 from controller.core.domains.store import free_account_domains
 from controller.core.operations import FleetContext
+from controller.core.policies.book import read_policies
 from controller.fleet.models import Node, NodeState
 from controller.jobs.models import Job
 from shared.errors import ConflictError, InvalidInputError
 
-DEFAULT_GRACE_DAYS: Final = 7
-MAX_GRACE_DAYS: Final = 90
 
-
-async def delete_account(ctx: FleetContext, account_id: str, *, grace_days: int = DEFAULT_GRACE_DAYS) -> AccountView:
+async def delete_account(ctx: FleetContext, account_id: str, *, grace_days: int | None = None) -> AccountView:
     """Take the account out of service, and remove it for good when the grace period is over.
 
     Args:
         ctx: The change.
         account_id: Of an account, with `grace_days` 0 also of one in the trash.
-        grace_days: 0: remove everything at once; name and domains are free when the node has done it.
+        grace_days: 0: remove everything at once; name and domains are free when the node has done it. None: as the
+            policy `deletion_grace_days` says.
 
     A node that was revoked never answers: an account on it is gone at once, also one that waits for its deletion.
 
@@ -41,10 +39,9 @@ async def delete_account(ctx: FleetContext, account_id: str, *, grace_days: int 
         ConflictError: It is being deleted already, or in the trash.
     """
     ctx.actor.require("accounts", "write")
-    if not 0 <= grace_days <= MAX_GRACE_DAYS:
-        raise InvalidInputError(f"grace_days must be between 0 and {MAX_GRACE_DAYS}", field="grace_days")
+    days = await read_grace(ctx, grace_days)
     account = await store.lock_account(ctx.session, account_id)
-    is_at_once = grace_days == 0 or await _is_node_revoked(ctx, account)
+    is_at_once = days == 0 or await _is_node_revoked(ctx, account)
     if not is_at_once:
         store.require_changeable(account)
     before = store.view_account(account)
@@ -53,9 +50,26 @@ async def delete_account(ctx: FleetContext, account_id: str, *, grace_days: int 
     if is_at_once:
         await _remove(ctx, account)
         return record_account(ctx, "account.delete", account, before=before)
-    trash(account, purge_at=ctx.now + timedelta(days=grace_days))
+    trash(account, purge_at=ctx.now + timedelta(days=days))
     await converge_account(ctx, account, reason="take out of service")
     return record_account(ctx, "account.trash", account, before=before)
+
+
+async def read_grace(ctx: FleetContext, grace_days: int | None) -> int:
+    """How many days a deletion can be taken back; None: as the policy says.
+
+    Raises:
+        InvalidInputError: More than the policy `deletion_grace_days_max` allows, or fewer than none.
+    """
+    rules = await read_policies(ctx.session)
+    days = rules.deletion_grace_days if grace_days is None else grace_days
+    if not 0 <= days <= rules.deletion_grace_days_max:
+        raise InvalidInputError(
+            f"grace_days must be between 0 and {rules.deletion_grace_days_max}",
+            field="grace_days",
+            hint="The policy deletion_grace_days_max says how many there may be.",
+        )
+    return days
 
 
 async def restore_account(ctx: FleetContext, account_id: str) -> AccountView:

@@ -20,13 +20,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from controller.core.api_usage.models import COUNT_COLUMNS, TOOK_MS, ApiUsage, ApiUsageAddress
 from controller.core.auth.identities import Identity
 from controller.core.auth.models import User
+from controller.core.policies.book import read_now
 from controller.db.base import Model, new_id, utc_now
 from controller.db.engine import Database
 
 WRITE_SECONDS: Final = 15.0
 """What a process that dies loses at most, and how far the figures are behind."""
-KEEP_HOURS_FOR: Final = timedelta(days=90)
-KEEP_DAYS_FOR: Final = timedelta(days=400)
 _MAX_ENTRIES: Final = 20_000
 """Beyond it new combinations are not counted until the next write: figures must not cost the process its memory."""
 _ROWS_AT_ONCE: Final = 200
@@ -229,9 +228,10 @@ class UsageRetention:
 
     async def run(self) -> str | None:
         """One round; safe to run again."""
-        now = self.clock()
-        gone = 0
-        hours, days = now - KEEP_HOURS_FOR, now - KEEP_DAYS_FOR
+        now, gone = self.clock(), 0
+        rules = await read_now(self.database)
+        hours = now - timedelta(days=rules.api_usage_hours_retention_days)
+        days = now - timedelta(days=rules.api_usage_retention_days)
         async with self.database.write() as session:
             for statement in (
                 delete(ApiUsage).where(ApiUsage.period == "hour", ApiUsage.starts_at < hours),

@@ -26,6 +26,7 @@ from controller.core.audit.models import AuditCheckpoint, AuditEntry
 from controller.core.audit.selection import AuditFilter
 from controller.core.context import SYSTEM, Change
 from controller.core.operations import FleetContext, Operations
+from controller.core.policies.book import read_now
 from controller.db.base import utc_now
 from shared.audit_proof import GENESIS_HASH
 from shared.errors import BugError
@@ -45,14 +46,11 @@ class AuditArchiving:
         checkpoints: Checkpoints,
         folder: Path,
         *,
-        days: float | None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        """`days`: entries are archived after so long; None: never."""
         self._operations = operations
         self._checkpoints = checkpoints
         self._folder = folder
-        self._days = days
         self._clock = clock
 
     async def run(self) -> str | None:
@@ -85,9 +83,10 @@ class AuditArchiving:
 
     async def _choose(self) -> tuple[int, int, str, str] | None:
         """First and last entry of the next archive, the hash before it, and its own last hash."""
-        if self._days is None:
+        days = (await read_now(self._operations.database)).audit_retention_days
+        if days is None:
             return None
-        before = self._clock() - timedelta(days=self._days)
+        before = self._clock() - timedelta(days=days)
         async with self._operations.database.read() as session:
             newest = select(AuditArchive).order_by(AuditArchive.last.desc()).limit(1)
             archive = (await session.scalars(newest)).one_or_none()

@@ -30,10 +30,10 @@ class TenantFinder:
         self._session = session
         self._owners: dict[tuple[str, str], Tenant] = {}
 
-    async def find(self, change: Change, actor: Actor) -> Tenant:
+    async def find(self, change: Change, actor: Actor | None = None) -> Tenant:
         """The tenant as it is after the change, or was before it where nothing is left.
 
-        What is nobody's thing, for example a sign-in, belongs to the tenant of the person.
+        With an actor, what is nobody's thing, for example a sign-in, belongs to the tenant of the person.
         """
         noun, _, row_id = change.target.partition("/")
         states = [state for state in (change.after, change.before) if state is not None]
@@ -42,7 +42,7 @@ class TenantFinder:
         reseller_id = row_id if noun == "reseller" else _read_id(states, "reseller_id")
         if account_id is not None and client_id is None:
             client_id = (await self._owner_of(Account, account_id)).client_id
-        if client_id is None and reseller_id is None:
+        if client_id is None and reseller_id is None and actor is not None:
             owner = await self._owner_of(User, row_id) if noun == "user" else Tenant()
             _, client_id, reseller_id = owner if owner != Tenant() else await self._tenant_of(actor)
         if client_id is not None and reseller_id is None:

@@ -15,6 +15,7 @@ from controller.core.auth.networks import place_of
 from controller.core.context import OpContext
 from controller.core.fields import not_found
 from controller.core.paging import PageRequest, Rows, fetch_page
+from controller.core.policies.book import read_now
 from controller.db.base import utc_now
 from controller.db.engine import Database
 
@@ -25,7 +26,6 @@ PACE: Final = timedelta(minutes=10)
 """Nobody changes both their device and their network within this; two people with one password do."""
 KNOWN_FOR: Final = timedelta(days=90)
 """A network or device counts as known so long after a success."""
-KEEP_FOR: Final = timedelta(days=365)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,14 +170,15 @@ async def get_user_of(session: AsyncSession, username: str) -> User:
 
 @dataclass(frozen=True, slots=True)
 class AttemptRetention:
-    """A schedule's work: forget what is older than KEEP_FOR."""
+    """A schedule's work: forget what is older than the policy `sign_in_retention_days`."""
 
     database: Database
     clock: Callable[[], datetime] = utc_now
 
     async def run(self) -> str | None:
         """One round; safe to run again."""
-        statement = delete(SignInAttempt).where(SignInAttempt.created_at < self.clock() - KEEP_FOR)
+        keep = timedelta(days=(await read_now(self.database)).sign_in_retention_days)
+        statement = delete(SignInAttempt).where(SignInAttempt.created_at < self.clock() - keep)
         async with self.database.write() as session:
             result = await session.execute(statement, execution_options={"synchronize_session": False})
         gone = result.rowcount if isinstance(result, CursorResult) else 0

@@ -18,6 +18,8 @@ from controller.core.auth.secrets import SESSION_PREFIX, TOKEN_PREFIX, hash_secr
 from controller.core.clients.models import Client
 from controller.core.context import ALL_TENANTS, Actor, Reach, ReachKind, Role
 from controller.core.permissions import EVERYTHING
+from controller.core.policies.book import PlatformPolicyBook
+from controller.core.policies.registry import PlatformPolicies
 from controller.core.tenancy.models import CustomRole, Reseller
 from controller.db.base import utc_now
 from controller.db.engine import Database
@@ -80,6 +82,7 @@ class SessionRow(NamedTuple):
     """A session and its user; every request asks for one, so it is read on the hot path."""
 
     id: str
+    created_at: datetime
     expires_at: datetime
     last_used_at: datetime
     verified_at: datetime
@@ -129,6 +132,7 @@ IS_LET_IN: Final = (
 _SESSION: Final = Prepared(
     select(
         Session.id,
+        Session.created_at,
         Session.expires_at,
         Session.last_used_at,
         Session.verified_at,
@@ -185,8 +189,11 @@ _TOKEN: Final = Prepared(
 class Identities:
     """Finds who holds a secret, and notes that it was used."""
 
-    def __init__(self, database: Database, *, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self, database: Database, *, rules: PlatformPolicyBook, clock: Callable[[], datetime] = utc_now
+    ) -> None:
         self._database = database
+        self._rules = rules
         self._clock = clock
         self.obligations = Obligations(database)
         self._uses: Counter[str] = Counter()
@@ -209,13 +216,16 @@ class Identities:
         sessions = await self._database.glance(_SESSION, hash=hashed, now=now)
         if not sessions:
             return None
-        found: SessionRow = sessions[0]
+        rules = await self._rules.current()
+        found: SessionRow = _limit_age(sessions[0], rules)
+        if found.expires_at <= now or _is_idle(found, rules, now):
+            return None
         if found.impersonator_id is None:
             require_user_network(found.networks, address, found.username)
             (await self.obligations.find(found.client_id)).require_let_in(address, found.username)
         else:  # it is the administrator who comes from somewhere
             require_user_network(found.impersonator_networks, address, found.impersonator_name)
-        if now - found.last_used_at > LAST_USED_RESOLUTION:
+        if now - found.last_used_at > _resolution_of(rules):
             values: dict[str, Any] = {"last_used_at": now, "last_address": address[:64]}
             async with self._database.write() as writer:
                 await writer.execute(update(Session).where(Session.id == found.id).values(**values))
@@ -252,6 +262,23 @@ class Identities:
                     "last_address": addresses[token_id],
                 }
                 await writer.execute(update(ApiToken).where(ApiToken.id == token_id).values(**values))
+
+
+def _limit_age(row: SessionRow, rules: PlatformPolicies) -> SessionRow:
+    """It ends when sessions end that begin under the policy of now, if that is sooner than what it was given."""
+    ends_at = row.created_at + timedelta(hours=rules.session_hours)
+    return row if row.expires_at <= ends_at else row._replace(expires_at=ends_at)
+
+
+def _is_idle(row: SessionRow, rules: PlatformPolicies, now: datetime) -> bool:
+    idle = rules.session_idle_minutes
+    return idle is not None and now - row.last_used_at >= timedelta(minutes=idle)
+
+
+def _resolution_of(rules: PlatformPolicies) -> timedelta:
+    """Where sessions end when nobody uses them, one in use must not look idle: it is noted each tenth of that time."""
+    idle = rules.session_idle_minutes
+    return LAST_USED_RESOLUTION if idle is None else min(LAST_USED_RESOLUTION, timedelta(minutes=idle) / 10)
 
 
 def require_user_network(networks: Mapping[str, list[str]] | None, address: str, username: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import JSON, BigInteger, Boolean, ForeignKey, Index, Integer, LargeBinary, String, text
+from sqlalchemy import JSON, BigInteger, Boolean, ForeignKey, Index, LargeBinary, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from controller.core.context import Role
@@ -151,10 +151,6 @@ class SecurityPolicyRow(Model):
     second_factor_roles: Mapped[list[str]] = mapped_column(JSON)
     allowed_networks: Mapped[list[str]] = mapped_column(JSON)
     denied_networks: Mapped[list[str]] = mapped_column(JSON)
-    sessions_max: Mapped[int] = mapped_column(Integer)
-    step_up_minutes: Mapped[int] = mapped_column(Integer)
-    password_length_min: Mapped[int] = mapped_column(Integer)
-    password_history: Mapped[int] = mapped_column(Integer)
 
 
 class PasswordReset(Model):

@@ -10,6 +10,7 @@ import zxcvbn
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from controller.core.policies.registry import PlatformPolicies
 from shared.errors import InvalidInputError
 
 MIN_PASSWORD_LENGTH: Final = 12
@@ -51,16 +52,18 @@ class Passwords:
             is_right = await asyncio.to_thread(self._verify, stored or self._decoy, password[:MAX_PASSWORD_LENGTH])
         return is_right and is_possible
 
-    async def require_strong(self, password: str, *, length_min: int, words: Sequence[str], field: str) -> None:
+    async def require_strong(self, password: str, rules: PlatformPolicies, *, words: Sequence[str], field: str) -> None:
         """Pass when somebody may choose this password: long enough, and nothing that is guessed early.
 
         zxcvbn brings the list of known-bad passwords (30,000 of them, and names, words and keyboard walks) and also
         finds them inside of longer ones, which comparing whole passwords of this length with a list would not.
 
         Raises:
-            InvalidInputError: It is too short or too long, or known or easily guessed.
+            InvalidInputError: It is too short or too long, or known or easily guessed (`password_refuses_known`).
         """
-        require_acceptable(password, field=field, length_min=length_min)
+        require_acceptable(password, field=field, length_min=rules.password_length_min)
+        if not rules.password_refuses_known:
+            return
         async with self._slots:
             judged = await asyncio.to_thread(zxcvbn.zxcvbn, password[:_JUDGED_LENGTH], user_inputs=[*words, "wcp360"])
         if judged["score"] < _SCORE_MIN:

@@ -1,4 +1,7 @@
-"""What an administrator decided about signing in, for everybody; and what this process knows of it."""
+"""Who must have a second factor and where people may come from, as an administrator decided for everybody.
+
+Lists alone: the figures of signing in are policies of the platform (controller.core.policies).
+"""
 
 from __future__ import annotations
 
@@ -38,10 +41,6 @@ class SecurityPolicy(msgspec.Struct, frozen=True, kw_only=True):
     denied_networks: Annotated[
         tuple[str, ...], Meta(description="Nothing from there is answered; stronger than what is allowed.")
     ] = ()
-    sessions_max: Annotated[int, Meta(description="Sessions of one person; one more ends their oldest.")] = 10
-    step_up_minutes: Annotated[int, Meta(description="How long a proof is good for dangerous acts.")] = 15
-    password_length_min: int = 12
-    password_history: Annotated[int, Meta(description="So many former passwords are refused.")] = 5
 
 
 class SecurityPolicyUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,10 +49,6 @@ class SecurityPolicyUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     second_factor_roles: Annotated[list[str], Meta(max_length=8, examples=[["root", "admin"]])] | UnsetType = UNSET
     allowed_networks: Networks | UnsetType = UNSET
     denied_networks: Networks | UnsetType = UNSET
-    sessions_max: Annotated[int, Meta(ge=1, le=1000)] | UnsetType = UNSET
-    step_up_minutes: Annotated[int, Meta(ge=1, le=1440)] | UnsetType = UNSET
-    password_length_min: Annotated[int, Meta(ge=12, le=64)] | UnsetType = UNSET
-    password_history: Annotated[int, Meta(ge=0, le=24)] | UnsetType = UNSET
 
 
 class PolicyBook:
@@ -103,10 +98,6 @@ async def read_policy(session: AsyncSession) -> SecurityPolicy:
         second_factor_roles=tuple(row.second_factor_roles),
         allowed_networks=tuple(row.allowed_networks),
         denied_networks=tuple(row.denied_networks),
-        sessions_max=row.sessions_max,
-        step_up_minutes=row.step_up_minutes,
-        password_length_min=row.password_length_min,
-        password_history=row.password_history,
     )
 
 

@@ -19,8 +19,9 @@ from controller.core.audit.chain import record
 from controller.core.auth.identities import Standing, reach_of, require_user_network
 from controller.core.auth.models import PasswordReset, User
 from controller.core.auth.passwords import Passwords
-from controller.core.auth.policy import PolicyBook, require_let_in
+from controller.core.auth.policy import require_let_in
 from controller.core.auth.secrets import RESET_PREFIX, hash_secret, new_secret
+from controller.core.auth.service import Authenticator
 from controller.core.auth.users import end_resets, read_former, replace_password
 from controller.core.context import SYSTEM, Actor, Change, Role
 from controller.core.mail.message import Mail
@@ -56,7 +57,7 @@ class PasswordResets:
     Args:
         operations: Runs the changes.
         passwords: Hashes and judges.
-        policies: What holds for addresses and passwords.
+        authenticator: Knows what holds for addresses and passwords.
         mailer: Sends the link.
         controller_url: Where the link leads.
         clock: The time.
@@ -66,7 +67,7 @@ class PasswordResets:
         self,
         operations: Operations,
         passwords: Passwords,
-        policies: PolicyBook,
+        authenticator: Authenticator,
         mailer: Mailer,
         *,
         controller_url: str,
@@ -74,7 +75,8 @@ class PasswordResets:
     ) -> None:
         self._operations = operations
         self._passwords = passwords
-        self._policies = policies
+        self._policies = authenticator.policies
+        self._rules = authenticator.rules
         self._mailer = mailer
         self._controller_url = controller_url
         self._clock = clock
@@ -186,18 +188,17 @@ class PasswordResets:
                 is too weak or was used before; the link is good for another try then.
             ForbiddenError: The controller or the user does not let this address in.
         """
-        policy = await self._policies.current()
-        require_let_in(policy, address)
+        require_let_in(await self._policies.current(), address)
+        rules = await self._rules.current()
         hashed_token = hash_secret(token)
         async with self._operations.database.read() as session:
             user = await _find_owner(session, hashed_token, self._clock())
-            former = await read_former(session, user.id, policy.password_history) if user is not None else []
+            former = await read_former(session, user.id, rules.password_history) if user is not None else []
         if user is None:
             raise _dead_link()
         require_user_network(user.networks, address, user.username)
         words = [user.username, *(user.email or "").split("@")]
-        length_min = policy.password_length_min
-        await self._passwords.require_strong(password, length_min=length_min, words=words, field="password")
+        await self._passwords.require_strong(password, rules, words=words, field="password")
         await self._passwords.require_new(password, [user.password_hash, *former], field="password")
         hashed = await self._passwords.hash(password)
         username, user_id = user.username, user.id
@@ -213,7 +214,7 @@ class PasswordResets:
             )
             if not isinstance(used, CursorResult) or used.rowcount != 1:
                 raise _dead_link()
-            await replace_password(ctx.session, username, hashed, keep=policy.password_history)
+            await replace_password(ctx.session, username, hashed, keep=rules.password_history)
             record(ctx, Change("user.reset_password_by_mail", f"user/{user_id}", username))
 
         owner = _as_owner(user, address)

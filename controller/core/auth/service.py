@@ -18,7 +18,7 @@ from controller.core.auth.models import Session, User
 from controller.core.auth.package_policy import read_package_policy
 from controller.core.auth.passkeys import Asker, Challenge, PasskeyProof, PasskeyRefusedError, find_owner
 from controller.core.auth.passwords import Passwords
-from controller.core.auth.policy import PolicyBook, SecurityPolicy, require_let_in
+from controller.core.auth.policy import PolicyBook, require_let_in
 from controller.core.auth.sealing import KEY_BYTES, Sealer
 from controller.core.auth.second_factor import SecondFactors
 from controller.core.auth.secrets import new_password
@@ -27,6 +27,7 @@ from controller.core.auth.sign_in_links import find_linked, use_up, wait_for_cod
 from controller.core.auth.users import find_user, is_tenant_open, read_former, replace_password
 from controller.core.context import Actor, Change, OpContext
 from controller.core.events.publisher import EventPublisher, Topic
+from controller.core.policies.book import PlatformPolicyBook
 from controller.db.base import utc_now
 from controller.db.engine import Database
 from shared.errors import FleetError, ForbiddenError, InvalidInputError, UnauthenticatedError
@@ -55,7 +56,7 @@ class Authenticator:
     Args:
         database: Where people and their secrets are.
         passwords: Hashes and verifies.
-        session_hours: A sign-in ends after this, however busy it was.
+        rules: The platform's policies; None: read from the database by this object.
         clock: The time.
         factors: Second factors; None: with a key that this process forgets, so for none that last.
         publisher: Is told of unusual sign-ins.
@@ -66,19 +67,19 @@ class Authenticator:
         database: Database,
         passwords: Passwords,
         *,
-        session_hours: float,
+        rules: PlatformPolicyBook | None = None,
         clock: Callable[[], datetime] = utc_now,
         factors: SecondFactors | None = None,
         publisher: EventPublisher | None = None,
     ) -> None:
         self._database = database
         self._passwords = passwords
-        self._lifetime = timedelta(hours=session_hours)
         self._clock = clock
         self._publisher = publisher
         self._refusals = Refusals(database, clock=clock)
-        self.identities = Identities(database, clock=clock)
         self.policies = PolicyBook(database)
+        self.rules = rules or PlatformPolicyBook(database)
+        self.identities = Identities(database, rules=self.rules, clock=clock)
         self.factors = factors or SecondFactors(Sealer(os.urandom(KEY_BYTES)))
 
     async def sign_in(self, username: str, password: str, device: Device, *, second: Second | None = None) -> SignIn:
@@ -90,8 +91,7 @@ class Authenticator:
                 (`wrong_code`, `wrong_passkey`), which only somebody learns who has the password.
             ForbiddenError: The controller or the user does not let this address in.
         """
-        policy = await self.policies.current()
-        require_let_in(policy, device.address)
+        require_let_in(await self.policies.current(), device.address)
         async with self._database.read() as reader:
             user = await find_user(reader, username)
         is_right = await self._passwords.verify(user.password_hash if user else None, password)
@@ -106,7 +106,7 @@ class Authenticator:
             if refusal is not None or user is None:
                 note_attempt(writer, username, user.id if user else None, device, reason=reason, signals=[])
             else:
-                signals, sign_in = await self._open(writer, user, device, policy)
+                signals, sign_in = await self._open(writer, user, device)
         if refusal is not None or user is None:
             if reason != "code_asked":
                 user_id = user.id if user is not None else None
@@ -122,8 +122,7 @@ class Authenticator:
             UnauthenticatedError: It proves nothing (`wrong_passkey`), or its owner is disabled.
             ForbiddenError: The controller or the user does not let this address in.
         """
-        policy = await self.policies.current()
-        require_let_in(policy, device.address)
+        require_let_in(await self.policies.current(), device.address)
         user: User | None = None
         refusal: FleetError | None = None
         async with self._database.write() as writer:
@@ -137,7 +136,7 @@ class Authenticator:
             if refusal is not None or user is None:
                 note_attempt(writer, name, user.id if user else None, device, reason=reason, signals=[])
             else:
-                signals, sign_in = await self._open(writer, user, device, policy)
+                signals, sign_in = await self._open(writer, user, device)
         if refusal is not None or user is None:
             user_id = user.id if user is not None else None
             await self._refusals.note_sign_in(name, device.address, device.request_id, user_id=user_id)
@@ -152,8 +151,7 @@ class Authenticator:
             UnauthenticatedError: It lets nobody in (any more); or the second factor is missing or wrong.
             ForbiddenError: The controller or the user does not let this address in.
         """
-        policy = await self.policies.current()
-        require_let_in(policy, device.address)
+        require_let_in(await self.policies.current(), device.address)
         refusal: FleetError | None = None
         async with self._database.write() as writer:
             user = await find_linked(writer, token, self._clock())
@@ -168,7 +166,7 @@ class Authenticator:
                     await wait_for_code(writer, token)
             else:
                 await use_up(writer, token)
-                signals, sign_in = await self._open(writer, user, device, policy)
+                signals, sign_in = await self._open(writer, user, device)
         if refusal is not None or user is None:
             if reason != "code_asked":
                 user_id = user.id if user is not None else None
@@ -222,20 +220,20 @@ class Authenticator:
             return _wrong_passkey(), str(error.context["reason"])
         return None, ""
 
-    async def _open(
-        self, writer: AsyncSession, user: User, device: Device, policy: SecurityPolicy
-    ) -> tuple[list[str], SignIn]:
-        now = self._clock()
+    async def _open(self, writer: AsyncSession, user: User, device: Device) -> tuple[list[str], SignIn]:
+        now, rules = self._clock(), await self.rules.current()
+        idle = rules.session_idle_minutes
         signals = judge_signals(await read_habits(writer, user.id, now), device, now)
         note_attempt(writer, user.username, user.id, device, reason="", signals=signals)
         asked = await read_package_policy(writer, user.client_id)
         has_second_factor = (await self.factors.read_state(writer, user.id)).is_enabled
         terms = SessionTerms(
             now=now,
-            expires_at=now + self._lifetime,
-            sessions_max=asked.limit_sessions(policy.sessions_max),
+            expires_at=now + timedelta(hours=rules.session_hours),
+            sessions_max=asked.limit_sessions(rules.sessions_max),
             has_second_factor=has_second_factor,
             needs_second_factor=asked.is_two_factor_required,
+            unused_since=None if idle is None else now - timedelta(minutes=idle),
         )
         sign_in = await open_session(writer, user, device, terms)
         after: dict[str, object] = {"address": device.address[:64]}
@@ -312,21 +310,19 @@ class Authenticator:
                 was used before.
         """
         require_person(identity, "change a password")
-        policy = await self.policies.current()
+        rules = await self.rules.current()
         if new == current:
             raise InvalidInputError("the new password is the current one", field="new_password")
-        await self._passwords.require_strong(
-            new, length_min=policy.password_length_min, words=[identity.username], field="new_password"
-        )
+        await self._passwords.require_strong(new, rules, words=[identity.username], field="new_password")
         async with self._database.read() as reader:
             stored = (await reader.get_one(User, identity.user_id)).password_hash
-            former = await read_former(reader, identity.user_id, policy.password_history)
+            former = await read_former(reader, identity.user_id, rules.password_history)
         if not await self._passwords.verify(stored, current):
             raise InvalidInputError("this is not the current password", field="current_password")
         await self._passwords.require_new(new, former, field="new_password")
         hashed = await self._passwords.hash(new)
         async with self._database.write() as writer:
-            await replace_password(writer, identity.username, hashed, keep=policy.password_history)
+            await replace_password(writer, identity.username, hashed, keep=rules.password_history)
             await self._audit(writer, identity, "user.change_password", request_id)
 
     async def issue_password(self, actor: Actor) -> IssuedPassword:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import CursorResult, delete, select
@@ -17,6 +17,7 @@ from controller.core.auth.secrets import SESSION_PREFIX, hash_secret, new_secret
 from controller.core.context import Change, OpContext
 from controller.core.fields import not_found, require_id
 from controller.core.paging import PageRequest, Rows, fetch_page
+from controller.core.policies.book import read_policies
 from controller.core.tenancy.models import CustomRole
 from shared.errors import ForbiddenError
 
@@ -41,12 +42,16 @@ class SessionTerms:
     has_second_factor: bool
     needs_second_factor: bool = False
     """A package asks for one."""
+    unused_since: datetime | None = None
+    """Sessions that nobody used since then are over; None: none is for that."""
 
 
 async def open_session(writer: AsyncSession, user: User, device: Device, terms: SessionTerms) -> SignIn:
     """Begin a session; ends those that have expired, and the user's oldest ones beyond `sessions_max`."""
     secret = new_secret(SESSION_PREFIX)
     await writer.execute(delete(Session).where(Session.expires_at <= terms.now))
+    if terms.unused_since is not None:
+        await writer.execute(delete(Session).where(Session.last_used_at <= terms.unused_since))
     row = Session(
         user_id=user.id,
         secret_hash=hash_secret(secret),
@@ -115,7 +120,14 @@ async def list_sessions(ctx: OpContext, user_id: str, page: PageRequest) -> Rows
         ForbiddenError, InvalidInputError
     """
     ctx.actor.require(NOUN, "read")
-    statement = select(Session).where(Session.user_id == user_id, Session.expires_at > ctx.now)
+    rules = await read_policies(ctx.session)
+    statement = select(Session).where(
+        Session.user_id == user_id,
+        Session.expires_at > ctx.now,
+        Session.created_at > ctx.now - timedelta(hours=rules.session_hours),
+    )
+    if rules.session_idle_minutes is not None:
+        statement = statement.where(Session.last_used_at > ctx.now - timedelta(minutes=rules.session_idle_minutes))
     return await fetch_page(ctx.session, statement, page)
 
 
@@ -170,6 +182,7 @@ async def read_permissions(session: AsyncSession, user: User) -> list[str] | Non
 def _shown(row: Session, user: User, permissions: list[str] | None) -> SessionRow:
     return SessionRow(
         id=row.id,
+        created_at=row.created_at,
         expires_at=row.expires_at,
         last_used_at=row.last_used_at,
         verified_at=row.verified_at,

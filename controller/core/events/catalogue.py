@@ -311,6 +311,7 @@ CORE_EVENTS: Final[tuple[EventType, ...]] = (
         "step_up": "Somebody proved again who they are.",
     }),
     *changes_of("security", dict[str, Any], {"update": "The rules about signing in changed."}),
+    *changes_of("policy", dict[str, Any], {"update": "A policy of the platform changed."}),
     *changes_of("rate_limits", dict[str, Any], {"update": "How often the API may be asked was changed."}),
     *changes_of("audit", dict[str, Any], {
         "contradict": "A node was shown another audit log before.", "archive": "Old audit entries are in a file now.",

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.accounts.converge import converge_account
-from controller.core.accounts.deletion import DEFAULT_GRACE_DAYS, forget_deletion, note_deletion
+from controller.core.accounts.deletion import forget_deletion, note_deletion
 from controller.core.accounts.lifting import require_may_lift
 from controller.core.accounts.models import Account, AccountState
 from controller.core.accounts.service import converge_again
@@ -21,6 +21,7 @@ from controller.core.operations import FleetContext
 from controller.core.packages.models import Package
 from controller.core.packages.terms import limits_of, rules_of, terms_of
 from controller.core.parked.models import ParkedResource
+from controller.core.policies.book import read_policies
 from controller.fleet.fleet import Fleet
 from controller.jobs.models import Job
 from shared.errors import ConflictError
@@ -55,7 +56,8 @@ class AccountKind:
             note_deletion(ctx, account)
             account.state, account.purge_at = AccountState.DELETING, None
         else:
-            _want_state(ctx, account, applied)
+            rules = await read_policies(ctx.session)
+            _want_state(ctx, account, applied, grace_days=rules.deletion_grace_days)
             await _restore_package(ctx, account, applied)
         await converge_account(ctx, account, reason="give up a change")
 
@@ -94,7 +96,7 @@ async def _find_applied(session: AsyncSession, account: Account) -> Manifest | N
     return decode_manifest(args)
 
 
-def _want_state(ctx: FleetContext, account: Account, applied: Manifest) -> None:
+def _want_state(ctx: FleetContext, account: Account, applied: Manifest, *, grace_days: int) -> None:
     """Want the state again that the node has, if whoever asks may end what was meant to be in its place."""
     is_deleted = account.deletion_asked_at is not None
     if applied.presence is Presence.ENABLED:
@@ -109,7 +111,7 @@ def _want_state(ctx: FleetContext, account: Account, applied: Manifest) -> None:
         account.state = AccountState.DELETING
     elif is_deleted:  # it lay in the trash, or does: out of service either way, and nothing is lost for now
         account.state = AccountState.TRASHED
-        account.purge_at = max(account.purge_at or ctx.now, ctx.now + timedelta(days=DEFAULT_GRACE_DAYS))
+        account.purge_at = max(account.purge_at or ctx.now, ctx.now + timedelta(days=grace_days))
     else:
         account.state = AccountState.SUSPENDED
 

@@ -33,6 +33,7 @@ NOUNS: Final[Mapping[str, str]] = MappingProxyType({
     "packages": "What accounts may use.",
     "parked": "What nodes could not bring about.",
     "passkeys": "One's own passkeys.",
+    "policies": "What an administrator decides for the whole platform.",
     "processes": "The processes that a controller runs as.",
     "releases": "Bundles of the agent.",
     "resellers": "Those who sell packages to clients of their own.",

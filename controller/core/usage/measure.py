@@ -14,6 +14,7 @@ from controller.core.context import SYSTEM, Change
 from controller.core.limits.registry import LimitKind
 from controller.core.operations import FleetContext, Operations
 from controller.core.packages.terms import Terms, hard_of, soft_of, terms_of
+from controller.core.policies.book import read_policies
 from controller.core.usage.figures import FindSample, collect_figures
 from controller.core.usage.models import AccountFigure, AccountUsage, OveruseCase, UsageDay
 from controller.core.usage.overuse import apply_policy
@@ -21,8 +22,6 @@ from controller.core.usage.overuse import apply_policy
 MEASURE_SECONDS: Final = 3600.0
 BATCH: Final = 100
 """Accounts in one transaction: changes are serialised, so each batch holds up everybody else for its time."""
-KEPT_DAYS: Final = 400
-"""Thirteen months, so that a month can be compared with the same month a year ago."""
 
 Rows = dict[tuple[str, str], AccountUsage]
 
@@ -61,7 +60,8 @@ async def _forget(ctx: FleetContext) -> None:
     await ctx.session.execute(delete(AccountUsage).where(AccountUsage.account_id.in_(gone)))
     await ctx.session.execute(delete(AccountFigure).where(AccountFigure.account_id.in_(gone)))
     await ctx.session.execute(delete(OveruseCase).where(OveruseCase.account_id.in_(gone)))
-    await ctx.session.execute(delete(UsageDay).where(UsageDay.day < (ctx.now - timedelta(days=KEPT_DAYS)).date()))
+    keep = timedelta(days=(await read_policies(ctx.session)).usage_retention_days)
+    await ctx.session.execute(delete(UsageDay).where(UsageDay.day < (ctx.now - keep).date()))
 
 
 class _Batch:

@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from controller.core.audit.chain import record
 from controller.core.context import SYSTEM, Change
 from controller.core.operations import FleetContext, Operations
+from controller.core.policies.book import read_now
 from controller.core.webhooks.audience import is_of_a_tenant, is_still_theirs
 from controller.core.webhooks.models import DeliveryState, WebhookDelivery, WebhookEndpoint
 from controller.core.webhooks.outbox import SEND_TASK
@@ -41,7 +42,6 @@ PAUSE_AFTER: Final = timedelta(hours=24)
 """An endpoint that failed so often and for so long, without one success, is paused."""
 GONE: Final = 410
 """Whoever answers this wants nothing more. Source: the Standard Webhooks specification."""
-KEEP_FINISHED: Final = timedelta(days=30)
 KEEP_PENDING: Final = timedelta(days=7)
 _AT_ONCE: Final = 32
 _TENANTS_AT_ONCE: Final = 24
@@ -106,11 +106,12 @@ class WebhookDeliveries:
     async def forget_old(self) -> str | None:
         """Schedule: remove what was finished long ago, give up what nobody could take."""
         now = self._clock()
+        keep = timedelta(days=(await read_now(self._database)).webhook_retention_days)
         is_pending = WebhookDelivery.state == DeliveryState.PENDING
         async with self._database.write() as session:
             stale = update(WebhookDelivery).where(is_pending, WebhookDelivery.created_at < now - KEEP_PENDING)
             await session.execute(stale.values(state=DeliveryState.FAILED, finished_at=now))
-            old = delete(WebhookDelivery).where(~is_pending, WebhookDelivery.finished_at < now - KEEP_FINISHED)
+            old = delete(WebhookDelivery).where(~is_pending, WebhookDelivery.finished_at < now - keep)
             await session.execute(old)
         return None
 

@@ -27,6 +27,7 @@ from controller.api.handlers import (
     package_versions,
     packages,
     parked,
+    policies,
     reseller_usage,
     resellers,
     transfers,
@@ -268,7 +269,7 @@ async def build_hosting(database: Database, pki_dir: Path) -> Hosting:
     signer.open()
     checkpoints = Checkpoints(database, signer, archive_dir=pki_dir.parent / "audit-archives")
     passwords = Passwords(FAST_HASHER)
-    authenticator = Authenticator(database, passwords, session_hours=1)
+    authenticator = Authenticator(database, passwords)
     publisher, engine, metrics = EventPublisher(), FakeEngine(), ControllerMetrics()
     operations = Operations(
         database,
@@ -299,6 +300,7 @@ async def build_hosting(database: Database, pki_dir: Path) -> Hosting:
             *packages.ROUTES, *package_versions.ROUTES, *package_rollouts.ROUTES, *bulk_packages.ROUTES, *usage.ROUTES, *resellers.ROUTES, *reseller_usage.ROUTES, *branding.ROUTES, *transfers.ROUTES, *clients.ROUTES, *accounts.ROUTES, *domains.ROUTES,
             *account_life.ROUTES, *bulk_accounts.ROUTES,
             *audit.ROUTES, *sites.ROUTES, *php_settings_api.ROUTES, *ssh_keys.ROUTES, *parked.ROUTES, *attention.ROUTES, *billing.ROUTES,
+            *policies.ROUTES,
         ],
         root_routes=branding.ROOT_ROUTES,
         dependencies={

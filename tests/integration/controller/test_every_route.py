@@ -66,7 +66,7 @@ NO_JOB: Final = {
     "dismiss-attention", "undismiss-attention", "create-release", "create-rollout", "pause-rollout", "resume-rollout",
     "abort-rollout", "release-node", "start-ca-rotation", "advance-ca-rotation", "rollback-ca-rotation",
     "step-up", "revoke-session", "revoke-other-sessions", "begin-second-factor", "confirm-second-factor",
-    "disable-second-factor", "renew-recovery-codes", "update-security", "update-rate-limits", "set-user-networks", "reset-second-factor",
+    "disable-second-factor", "renew-recovery-codes", "update-security", "update-policies", "reset-policy", "update-rate-limits", "set-user-networks", "reset-second-factor",
     "rotate-job-key", "revoke-job-key", "start-maintenance", "end-maintenance",
     "create-webhook", "update-webhook", "delete-webhook", "rotate-webhook-secret", "resume-webhook", "test-webhook",
     "create-rule", "update-rule", "delete-rule", "resume-rule", "try-rule",
@@ -102,7 +102,8 @@ BODIES: Final[dict[str, Any]] = {
     "begin-second-factor": {"password": "of no account here"},
     "confirm-second-factor": {"code": "000000"},
     "disable-second-factor": {"password": "of no account here"},
-    "update-security": {"sessions_max": 7},
+    "update-security": {"second_factor_roles": ["reseller"]},
+    "update-policies": {"sessions_max": 7, "job_retention_days": 30},
     "update-rate-limits": {"user": {"requests": 20000, "seconds": 60}},
     "set-user-networks": {"deny": ["198.51.100.7/32"]},
     "create-package": {"name": "Other"},
@@ -246,7 +247,13 @@ class Api:
         """New rows of every kind; path and body parameter to id."""
         number = next(self.numbers)
         name = f"t{number}"
-        ids = {"name": "web", "log": "access", "number": "1", "node_id": await self._add_node(f"node{number}")}
+        ids = {
+            "name": "web",
+            "policy": "sessions_max",
+            "log": "access",
+            "number": "1",
+            "node_id": await self._add_node(f"node{number}"),
+        }
         for key in ("package_id", "other_package_id"):
             package = {"name": f"{name} {key}", "flags": {"ssh": True, "custom_php": True}}
             ids[key] = (await self.make("packages", package, headers))["id"]

@@ -165,7 +165,7 @@ async def test_view_when_the_administrator_may_no_more_ends_at_once(world: World
 
 
 async def test_view_when_begun_ends_none_of_the_persons_sessions(world: World) -> None:
-    await world.ask("root", "PATCH", "/security", {"sessions_max": 1}, expect=200)
+    await world.ask("root", "PATCH", "/policies", {"sessions_max": 1}, expect=200)
 
     await view(world, "adam", "clara")
     await world.sign_in("clara")

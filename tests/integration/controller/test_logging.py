@@ -49,6 +49,31 @@ async def test_access_log_has_route_status_and_id_but_no_secret(
         assert secret not in ours
 
 
+@pytest.mark.parametrize(
+    ("verbosity", "logged"),
+    [
+        ("all", ["GET 200", "POST 201", "GET 404"]),
+        ("changes", ["POST 201", "GET 404"]),
+        ("failures", ["GET 404"]),
+        ("none", []),
+    ],
+)
+async def test_access_log_has_as_much_as_the_policy_says(
+    client: httpx.AsyncClient, stream: io.StringIO, verbosity: str, logged: list[str]
+) -> None:
+    changed = await client.patch("/api/v1/policies", json={"api_log": verbosity})
+    stream.truncate(0)
+    stream.seek(0)
+
+    await client.get("/api/v1/auth/me")
+    await client.post("/api/v1/packages", json={"name": "Small"})
+    await client.get("/api/v1/accounts/nonsense")
+
+    found = [line for line in lines(stream) if line["logger"] == "controller.access"]
+    assert changed.status_code == 200
+    assert [f"{line['method']} {line['status']}" for line in found if "policies" not in line["route"]] == logged
+
+
 async def test_library_log_goes_the_same_way_with_the_ids_of_the_context(stream: io.StringIO) -> None:
     with structlog.contextvars.bound_contextvars(job_id="job-1", request_id="request-1"):
         logging.getLogger("some.library").warning("disk %s is full", "sda")

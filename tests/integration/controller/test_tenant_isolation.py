@@ -17,7 +17,7 @@ from tests.integration.controller.tenants import TENANT_ROLES, Tenant, sell
 from tests.integration.controller.test_every_route import AUDIT, BODIES, Api, Route
 
 OF_THE_PLATFORM: Final = frozenset(
-    {"name", "log", "number", "kid", "username", "node_id", "session_id", "schedule_name", "kind"}
+    {"name", "policy", "log", "number", "kid", "username", "node_id", "session_id", "schedule_name", "kind"}
 )
 """Path parameters whose value says nothing about a tenant."""
 PUBLIC: Final = frozenset({"login", "enrol", "renew-certificate"})
@@ -45,7 +45,7 @@ PLATFORM_TABLES: Final = frozenset({
     "api_usage", "api_usage_addresses", "attention_dismissals", "audit_archives", "audit_checkpoints",
     "audit_contradictions", "audit_head", "audit_witness_certificates", "audit_witnesses", "rate_limits", "ca_rotations", "controller_maintenance", "drift_checks",
     "drift_findings", "enrolment_tokens", "enrolments", "module_health", "node_certificates", "node_heartbeats",
-    "node_holds", "node_inboxes", "node_modules", "node_samples", "node_sequences", "node_signals", "nodes", "processes",
+    "node_holds", "node_inboxes", "node_modules", "node_samples", "node_sequences", "node_signals", "nodes", "platform_policies", "processes",
     "releases", "rollout_nodes", "rollouts", "schedules", "security_policies", "tasks", "trust_bundles",
     "notice_cursors", "noticed_items",
     # Read by the id of the very user who asks.

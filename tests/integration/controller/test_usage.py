@@ -9,7 +9,8 @@ import pytest
 
 from controller.core.accounts.manifest import THROTTLED_CPU_PERCENT, THROTTLED_IO_WEIGHT
 from controller.core.events.publisher import Topic
-from controller.core.usage.measure import KEPT_DAYS, UsageLedger
+from controller.core.policies.registry import PlatformPolicies
+from controller.core.usage.measure import UsageLedger
 from controller.core.usage.models import OveruseCase, UsageDay
 from shared.specs.account import AccountSpec, ResourceLimits
 from shared.specs.base import Presence
@@ -105,7 +106,7 @@ async def test_history_when_a_year_is_over_is_forgotten(hosting: Hosting, clock:
     await add_crowded(hosting, sites=0)
     await measure(hosting)
     before = await hosting.count(UsageDay)
-    clock.pass_by(days=KEPT_DAYS + 1)
+    clock.pass_by(days=PlatformPolicies().usage_retention_days + 1)
 
     await measure(hosting)
 

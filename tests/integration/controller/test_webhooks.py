@@ -19,6 +19,7 @@ from sqlalchemy import select, update
 
 from controller.bootstrap import Controller
 from controller.core.audit.models import AuditEntry
+from controller.core.policies.registry import PlatformPolicies
 from controller.core.webhooks import delivery
 from controller.core.webhooks.delivery import WebhookDeliveries
 from controller.core.webhooks.models import DeliveryState, WebhookDelivery, WebhookEndpoint
@@ -301,7 +302,7 @@ async def test_messages_of_long_ago_are_forgotten(stage: Stage) -> None:
     await stage.add("client.*")
     await stage.change()
     await stage.send()
-    later = utc_now() + delivery.KEEP_FINISHED + timedelta(days=1)
+    later = utc_now() + timedelta(days=PlatformPolicies().webhook_retention_days + 1)
     strict = HttpSender(Targets())
     deliveries = WebhookDeliveries(
         stage.controller.database, stage.controller.operations, SenderByOwner(strict, strict), clock=lambda: later

@@ -13,7 +13,9 @@ from controller.jobs.states import JobState
 from tests.integration.fleet.bench import FleetBench
 from tests.integration.fleet.steps import set_state
 
-DAYS = 30.0
+
+async def thirty_days() -> float:
+    return 30.0
 
 
 async def ended_job(bench: FleetBench, state: JobState, *, days_ago: float) -> str:
@@ -35,7 +37,7 @@ async def test_retention_when_a_job_ended_well_long_ago_forgets_it_and_its_story
     await ended_job(still_bench, state, days_ago=31)
     young = await ended_job(still_bench, state, days_ago=29)
 
-    said = await JobRetention(still_bench.database, DAYS, still_bench.clock).run()
+    said = await JobRetention(still_bench.database, thirty_days, still_bench.clock).run()
 
     assert (said, await remaining(still_bench)) == ("1 jobs forgotten", {young})
     async with still_bench.database.read() as session:
@@ -49,6 +51,6 @@ async def test_retention_when_somebody_may_still_look_at_a_job_keeps_it(
 ) -> None:
     job_id = await ended_job(still_bench, state, days_ago=400)
 
-    said = await JobRetention(still_bench.database, DAYS, still_bench.clock).run()
+    said = await JobRetention(still_bench.database, thirty_days, still_bench.clock).run()
 
     assert (said, await remaining(still_bench)) == (None, {job_id})

@@ -6,6 +6,7 @@ import pytest
 
 from controller.api.errors import RateLimitedError
 from controller.api.rate_limit import LoginThrottle, RateLimiter
+from controller.core.policies.registry import PlatformPolicies
 from controller.core.rate_limits.counters import MemoryCounters
 
 
@@ -17,6 +18,16 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class Rules:
+    """The platform's policies, in memory."""
+
+    def __init__(self) -> None:
+        self.policies = PlatformPolicies()
+
+    async def current(self) -> PlatformPolicies:
+        return self.policies
 
 
 @pytest.fixture
@@ -97,7 +108,7 @@ async def refused(
 
 
 async def test_user_when_guessed_from_everywhere_is_slowed_except_at_a_known_place(clock: Clock) -> None:
-    throttle = LoginThrottle(MemoryCounters(clock=clock))
+    throttle = LoginThrottle(Rules(), MemoryCounters(clock=clock))
 
     guesses = [await refused(throttle, f"198.51.100.{number}") for number in range(12)]
 
@@ -106,7 +117,7 @@ async def test_user_when_guessed_from_everywhere_is_slowed_except_at_a_known_pla
 
 
 async def test_address_when_its_own_account_succeeds_is_not_forgiven_guesses_of_others(clock: Clock) -> None:
-    throttle = LoginThrottle(MemoryCounters(clock=clock))
+    throttle = LoginThrottle(Rules(), MemoryCounters(clock=clock))
     for number in range(29):
         await throttle.require("198.51.100.7", f"user{number}", is_known_place=True, has_code=False)
 
@@ -118,7 +129,7 @@ async def test_address_when_its_own_account_succeeds_is_not_forgiven_guesses_of_
 
 
 async def test_codes_when_guessed_are_slowed_more_and_not_those_at_a_known_place(clock: Clock) -> None:
-    throttle = LoginThrottle(MemoryCounters(clock=clock))
+    throttle = LoginThrottle(Rules(), MemoryCounters(clock=clock))
 
     guesses = [await refused(throttle, f"198.51.100.{number}", has_code=True) for number in range(6)]
 
@@ -126,3 +137,16 @@ async def test_codes_when_guessed_are_slowed_more_and_not_those_at_a_known_place
     assert not await refused(throttle, "203.0.113.9", is_known_place=True, has_code=True)
     clock.now += 60
     assert not await refused(throttle, "198.51.100.99", has_code=True)
+
+
+async def test_user_when_an_administrator_allows_fewer_guesses_is_slowed_sooner(clock: Clock) -> None:
+    rules = Rules()
+    throttle = LoginThrottle(rules, MemoryCounters(clock=clock))
+    assert [await refused(throttle, f"198.51.100.{number}") for number in range(3)] == [False] * 3
+
+    rules.policies = PlatformPolicies(login_attempts_user=4, login_seconds_user=600)
+    guesses = [await refused(throttle, f"203.0.113.{number}") for number in range(6)]
+
+    assert guesses == [False] * 3 + [True] * 3
+    clock.now += 600
+    assert not await refused(throttle, "203.0.113.99")

@@ -23,7 +23,7 @@ def test_settings_when_listed_say_where_each_comes_from(tmp_path: Path) -> None:
     assert (found["log_level"].value, found["log_level"].source) == ("debug", "file")
     assert (found["api_port"].value, found["api_port"].source) == ("9001", "environment")
     assert found["public_names"].value == "a.example, b.example"
-    assert (found["session_hours"].value, found["session_hours"].source) == ("12.0", "default")
+    assert (found["heartbeat_seconds"].value, found["heartbeat_seconds"].source) == ("20.0", "default")
     assert found["signer_socket"].value == ""
 
 

@@ -51,7 +51,7 @@ def test_settings_url_of_an_ipv6_name_has_brackets() -> None:
         ({"api_port": "many"}, "api_port"),
         ({"data_dir": "relative/path"}, "data_dir"),
         ({"log_level": "loud"}, "log_level"),
-        ({"session_hours": 0}, "session_hours"),
+        ({"heartbeat_seconds": 0}, "heartbeat_seconds"),
         ({"database_url": "mysql://localhost/x"}, "database_url"),
         ({"controller_url": "http://plain.example.com"}, "controller_url"),
         ({"gateway_url": "https://gateway.example.com"}, "gateway_url"),
