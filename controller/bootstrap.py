@@ -297,14 +297,14 @@ def _connect(base: _Base, fleet: Fleet, operations: Operations) -> None:
     )
     _add_upkeep(schedules, fleet, Upkeep(database, operations, fleet.maintenance, publisher, base.reconverge))
     checkpoints = _make_checkpoints(base)
-    archiving = AuditArchiving(operations, checkpoints, base.settings.audit_archive_dir)
+    archiving = AuditArchiving(operations, checkpoints)
     schedules.add(Schedule(name="audit.archive", every_seconds=ARCHIVE_SECONDS, run=archiving.run))
     schedules.add(Schedule(name="audit.checkpoint", every_seconds=PERIOD_SECONDS, run=checkpoints.make))
     add_background(schedules, base.tasks, database, base.settings, publisher)
 
 
 def _make_checkpoints(base: _Base) -> Checkpoints:
-    return Checkpoints(base.database, base.signer, archive_dir=base.settings.audit_archive_dir)
+    return Checkpoints(base.database, base.signer)
 
 
 def _list_dependencies(base: _Base, fleet: Fleet, streams: Streams) -> dict[str, Any]:

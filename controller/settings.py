@@ -127,11 +127,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self.bundle_dir or self.data_dir / "bundles"
 
     @property
-    def audit_archive_dir(self) -> Path:
-        """Where archives of the audit log lie."""
-        return self.data_dir / "audit-archives"
-
-    @property
     def effective_secrets_key_file(self) -> Path:
         """The key that seals second factors."""
         return self.secrets_key_file or self.data_dir / "secrets.key"

@@ -8,9 +8,10 @@ from typing import Annotated
 from litestar import get
 from litestar.di import NamedDependency, Provide
 from litestar.params import PathParameter, QueryParameter
-from litestar.response import File, Stream
+from litestar.response import Stream
 
 from controller.core.audit import archive_views, service
+from controller.core.audit.archive_files import read_file
 from controller.core.audit.archive_views import ArchivePage, ArchiveView
 from controller.core.audit.checkpoints import CheckpointPage, Checkpoints
 from controller.core.audit.export import ExportFormat, ExportWish, plan_export, write_export
@@ -159,7 +160,7 @@ async def list_audit_archives(
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
 ) -> ArchivePage:
-    """Show which entries are archived, newest first; the schedule `audit.archive` does it (policy audit_retention_days)."""
+    """Show which entries lie in files, newest first; made by a schedule, by the policy audit_retention_days."""
     page = PageRequest(limit=limit, cursor=cursor)
     return await operations.read(actor, request_id, lambda ctx: archive_views.list_archives(ctx, page))
 
@@ -195,13 +196,16 @@ async def download_audit_archive(
     request_id: NamedDependency[str],
     checkpoints: NamedDependency[Checkpoints],
     archive_id: ArchiveId,
-) -> File:
+) -> Stream:
     """Send its file, an export in JSON Lines packed by gzip; `wcp360 audit verify --file` checks it offline."""
-    folder = checkpoints.archive_dir
-    path = await operations.read(
-        actor, request_id, lambda ctx: archive_views.find_archive_file(ctx, archive_id, folder)
+    archive = await operations.read(actor, request_id, lambda ctx: archive_views.find_archive_file(ctx, archive_id))
+    headers = {
+        "content-disposition": f'attachment; filename="{archive.name}"',
+        "content-length": str(archive.size_bytes),
+    }
+    return Stream(
+        content=read_file(checkpoints.database, archive.sha256), media_type="application/gzip", headers=headers
     )
-    return File(path=path, filename=path.name, media_type="application/gzip")
 
 
 ROUTES = (

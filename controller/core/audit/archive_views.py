@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
-from sqlalchemy import select
+from sqlalchemy import func, select
 
-from controller.core.audit.archive_models import AuditArchive
+from controller.core.audit.archive_models import AuditArchive, AuditArchivePart
 from controller.core.context import OpContext
 from controller.core.paging import PageRequest, fetch_page
 from shared.errors import NotFoundError
@@ -56,22 +55,23 @@ async def show_archive(ctx: OpContext, archive_id: str) -> ArchiveView:
     return _view(await _get(ctx, archive_id))
 
 
-async def find_archive_file(ctx: OpContext, archive_id: str, folder: Path | None) -> Path:
-    """Its file.
+async def find_archive_file(ctx: OpContext, archive_id: str) -> ArchiveView:
+    """One of which the whole file is here.
 
     Raises:
         ForbiddenError
-        NotFoundError: There is no such archive, or (`audit_archive_absent`) its file is not here.
+        NotFoundError: There is no such archive, or (`audit_archive_absent`) its file is not here, or not all of it.
     """
     row = await _get(ctx, archive_id)
-    path = None if folder is None else folder / row.name
-    if path is None or not path.is_file():
+    size = func.coalesce(func.sum(func.length(AuditArchivePart.content)), 0)
+    here_bytes = (await ctx.session.execute(select(size).where(AuditArchivePart.sha256 == row.sha256))).scalar_one()
+    if here_bytes != row.size_bytes:
         raise NotFoundError(
-            f"the file {row.name} is not here",
+            f"of the file {row.name} there are {here_bytes} of {row.size_bytes} bytes",
             code="audit_archive_absent",
-            hint=f"Find where it was moved to; its SHA-256 is {row.sha256}.",
+            hint=f"Somebody with rights on the schema removed them; a copy of it has the SHA-256 {row.sha256}.",
         )
-    return path
+    return _view(row)
 
 
 async def _get(ctx: OpContext, archive_id: str) -> AuditArchive:

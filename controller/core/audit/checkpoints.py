@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Final
 
 import msgspec
@@ -72,10 +71,8 @@ class Checkpoints:
         database: Database,
         signer: Signer,
         *,
-        archive_dir: Path | None = None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        self._archive_dir = archive_dir
         self.database = database
         self._signer = signer
         self._clock = clock
@@ -84,11 +81,6 @@ class Checkpoints:
     def cluster_id(self) -> str:
         """Whose log it is."""
         return self._signer.cluster_id
-
-    @property
-    def archive_dir(self) -> Path | None:
-        """Where the files of archives lie; None: nowhere."""
-        return self._archive_dir
 
     @property
     def public_key(self) -> bytes:
@@ -177,7 +169,7 @@ class Checkpoints:
             elif signed.get(row.last) != row.hash:
                 bad = f"the archive {row.name} does not end at a signed checkpoint"
             else:
-                found = await judge_archive(self._archive_dir, row, self.public_key)
+                found = await judge_archive(session, row, self.public_key)
                 if found is None:
                     absent.append(f"{row.name}: entries {row.first} to {row.last}, SHA-256 {row.sha256}")
                 bad = f"the archive {row.name}: {found}" if found else ""

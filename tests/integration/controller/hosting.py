@@ -267,7 +267,7 @@ async def build_hosting(database: Database, pki_dir: Path) -> Hosting:
     """Put one together on a migrated database, signed in as an administrator."""
     signer = LocalSigner(pki_dir)
     signer.open()
-    checkpoints = Checkpoints(database, signer, archive_dir=pki_dir.parent / "audit-archives")
+    checkpoints = Checkpoints(database, signer)
     passwords = Passwords(FAST_HASHER)
     authenticator = Authenticator(database, passwords)
     publisher, engine, metrics = EventPublisher(), FakeEngine(), ControllerMetrics()

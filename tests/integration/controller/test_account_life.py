@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
+from sqlalchemy.exc import DBAPIError
 
 from controller.core.accounts.models import Account, DeletionCertificate
 from controller.core.accounts.upkeep import AccountUpkeep
@@ -17,6 +18,7 @@ from controller.core.audit.models import AuditEntry
 from controller.fleet.models import Node, NodeState
 from controller.jobs.models import Job
 from shared.specs.base import Presence
+from tests.integration.audit_triggers import unguarded_audit
 from tests.integration.controller.hosting import Hosting
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -187,7 +189,7 @@ async def test_certificate_when_somebody_edited_it_is_not_verified(
 ) -> None:
     account_id = await gone(hosting)
     await AccountUpkeep(hosting.operations).run()
-    async with hosting.database.write() as session:
+    async with unguarded_audit(hosting.database) as session:
         row = (await session.scalars(select(DeletionCertificate))).one()
         row.content = {**row.content, "domains": []}
         if is_hash_made_anew:
@@ -198,6 +200,62 @@ async def test_certificate_when_somebody_edited_it_is_not_verified(
 
     assert not shown["is_verified"]
     assert shown["problem"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE deletion_certificates SET content_hash = 'x'",
+        "UPDATE deletion_certificates SET content = '{}'",
+        "UPDATE deletion_certificates SET audit_number = 1, audit_hash = 'x', account_id = 'x'",
+        "UPDATE deletion_certificates SET audit_number = 1",
+        "UPDATE deletion_certificates SET created_at = updated_at, audit_hash = 'x'",
+        "DELETE FROM deletion_certificates",
+    ],
+)
+@pytest.mark.parametrize("is_sealed", [False, True])
+async def test_certificate_when_somebody_would_change_it_is_refused_by_the_database(
+    hosting: Hosting, statement: str, *, is_sealed: bool
+) -> None:
+    account_id = await gone(hosting)
+    if is_sealed:
+        await AccountUpkeep(hosting.operations).run()
+    before = await hosting.get(f"/accounts/{account_id}/deletion-certificate")
+
+    with pytest.raises(DBAPIError, match="append-only"):
+        async with hosting.database.write() as session:
+            await session.execute(text(statement))
+
+    assert await hosting.get(f"/accounts/{account_id}/deletion-certificate") == before
+
+
+async def test_certificate_when_its_place_is_noted_keeps_it(hosting: Hosting) -> None:
+    await gone(hosting)
+    await AccountUpkeep(hosting.operations).run()
+
+    for statement in (
+        "UPDATE deletion_certificates SET audit_number = 1, audit_hash = 'x'",
+        "UPDATE deletion_certificates SET audit_number = NULL, audit_hash = NULL",
+    ):
+        with pytest.raises(DBAPIError, match="append-only"):
+            async with hosting.database.write() as session:
+                await session.execute(text(statement))
+
+
+async def test_certificate_when_a_superuser_of_postgresql_asks_is_refused_all_the_same(hosting: Hosting) -> None:
+    await gone(hosting)
+    is_sqlite = hosting.database.is_sqlite  # it has neither a superuser nor TRUNCATE; REPLACE is its way around DELETE
+    copied = "INSERT OR REPLACE INTO deletion_certificates SELECT * FROM deletion_certificates"
+    before = "SELECT 1" if is_sqlite else "SET LOCAL session_replication_role = replica"
+
+    async def run(statement: str) -> None:
+        async with hosting.database.write() as session:
+            await session.execute(text(before))
+            await session.execute(text(statement))
+
+    for statement in (copied if is_sqlite else "TRUNCATE deletion_certificates", "DELETE FROM deletion_certificates"):
+        with pytest.raises(DBAPIError, match="append-only"):
+            await run(statement)
 
 
 async def test_certificate_of_an_account_on_a_revoked_node_says_that_nothing_is_proven(hosting: Hosting) -> None:
@@ -277,8 +335,8 @@ async def test_search_finds_accounts_by_all_that_names_them(hosting: Hosting) ->
     await hosting.patch(f"/clients/{client_id}", {"name": "Grace Hopper"}, expect=200)
     await hosting.http.put(f"/api/v1/accounts/{account_id}/note", json={"text": "Asks for\na discount."})
 
-    for text in ("ZOE", "shop.ex", "gold", "hopper", "discount"):
-        assert [item["id"] for item in (await hosting.get("/accounts", search=text))["items"]] == [account_id], text
+    for word in ("ZOE", "shop.ex", "gold", "hopper", "discount"):
+        assert [item["id"] for item in (await hosting.get("/accounts", search=word))["items"]] == [account_id], word
     assert (await hosting.get("/accounts", search="nothing like it"))["items"] == []
 
 

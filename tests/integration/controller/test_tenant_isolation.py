@@ -42,7 +42,7 @@ TENANT_READS: Final = frozenset({
 """What a tenant may ask for at all, of their own rows; everything else is the platform's. A new route is here on purpose."""
 PLATFORM_TABLES: Final = frozenset({
     # Nobody but the platform's people has a permission for them.
-    "api_usage", "api_usage_addresses", "attention_dismissals", "audit_archives", "audit_checkpoints",
+    "api_usage", "api_usage_addresses", "attention_dismissals", "audit_archive_parts", "audit_archives", "audit_checkpoints",
     "audit_contradictions", "audit_head", "audit_witness_certificates", "audit_witnesses", "rate_limits", "ca_rotations", "controller_maintenance", "drift_checks",
     "drift_findings", "enrolment_tokens", "enrolments", "module_health", "node_certificates", "node_heartbeats",
     "node_holds", "node_inboxes", "node_modules", "node_samples", "node_sequences", "node_signals", "nodes", "platform_policies", "processes",

@@ -5,13 +5,16 @@ Follows: 0001
 
 Entries can be removed once a row of `audit_archives` names them (controller.core.audit.archives), and in no other way:
 that row cannot be changed or removed, continues the row before it, and ends at an entry that has a signed checkpoint.
+The parts of its file (`audit_archive_parts`) stay as they are from the moment on in which a row names their hash.
+
+A certificate of deletion is written once; one change of it is let through, once: the place that it has in the audit log.
 
 Written by hand. The database itself refuses to change, remove or insert entries of the audit log and its signed
-checkpoints, whoever asks: an administrator of the controller, the controller after a mistake, a person with `sqlite3` or `psql`. Whoever may change
+checkpoints and certificates of deletion, whoever asks: an administrator of the controller, the controller after a mistake, a person with `sqlite3` or `psql`. Whoever may change
 the schema can take the triggers away first; that is what the hash chain is for.
 
 A later revision that rebuilds `audit_entries` (SQLite, when a column is changed or dropped) loses the triggers and has to
-create them again.
+create them again. A trigger of another table that names `audit_entries` would make such a rebuild fail, so none does.
 """
 
 from __future__ import annotations
@@ -87,6 +90,28 @@ _SQLITE: Final = (
     """CREATE TRIGGER audit_contradictions_no_insert BEFORE INSERT ON audit_contradictions
          WHEN EXISTS (SELECT 1 FROM audit_contradictions WHERE id = NEW.id OR (node_id = NEW.node_id AND known_number = NEW.known_number)) BEGIN
          SELECT RAISE(ABORT, 'the audit log is append-only: it is there already'); END""",
+    """CREATE TRIGGER audit_archive_parts_no_update BEFORE UPDATE ON audit_archive_parts BEGIN
+         SELECT RAISE(ABORT, 'the audit log is append-only: UPDATE is refused'); END""",
+    """CREATE TRIGGER audit_archive_parts_no_delete BEFORE DELETE ON audit_archive_parts
+         WHEN EXISTS (SELECT 1 FROM audit_archives WHERE sha256 = OLD.sha256) BEGIN
+         SELECT RAISE(ABORT, 'the audit log is append-only: DELETE is refused'); END""",
+    """CREATE TRIGGER audit_archive_parts_no_insert BEFORE INSERT ON audit_archive_parts
+         WHEN EXISTS (SELECT 1 FROM audit_archives WHERE sha256 = NEW.sha256)
+           OR EXISTS (SELECT 1 FROM audit_archive_parts
+                      WHERE id = NEW.id OR (sha256 = NEW.sha256 AND number = NEW.number)) BEGIN
+         SELECT RAISE(ABORT, 'the audit log is append-only: it is there already'); END""",
+    """CREATE TRIGGER deletion_certificates_no_update BEFORE UPDATE ON deletion_certificates
+         WHEN OLD.audit_number IS NOT NULL OR OLD.audit_hash IS NOT NULL
+           OR NEW.id <> OLD.id OR NEW.account_id <> OLD.account_id OR NEW.created_at <> OLD.created_at
+           OR NEW.content <> OLD.content OR NEW.content_hash <> OLD.content_hash
+           OR NEW.audit_number IS NULL OR NEW.audit_hash IS NULL BEGIN
+         SELECT RAISE(ABORT, 'certificates of deletion are append-only: UPDATE is refused'); END""",
+    """CREATE TRIGGER deletion_certificates_no_delete BEFORE DELETE ON deletion_certificates BEGIN
+         SELECT RAISE(ABORT, 'certificates of deletion are append-only: DELETE is refused'); END""",
+    """CREATE TRIGGER deletion_certificates_no_insert BEFORE INSERT ON deletion_certificates
+         WHEN NEW.audit_number IS NOT NULL OR NEW.audit_hash IS NOT NULL
+           OR EXISTS (SELECT 1 FROM deletion_certificates WHERE id = NEW.id OR account_id = NEW.account_id) BEGIN
+         SELECT RAISE(ABORT, 'certificates of deletion are append-only: it is there already'); END""",
 )
 
 # ENABLE ALWAYS: a superuser's `SET session_replication_role = replica` must not switch them off.
@@ -161,6 +186,44 @@ _POSTGRESQL: Final = (
        FOR EACH STATEMENT EXECUTE FUNCTION wcp360_refuse_audit_change()""",
     """CREATE TRIGGER audit_contradictions_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_contradictions
        FOR EACH STATEMENT EXECUTE FUNCTION wcp360_refuse_audit_change()""",
+    """CREATE FUNCTION wcp360_check_audit_archive_part() RETURNS trigger LANGUAGE plpgsql AS $$
+       BEGIN
+         IF EXISTS (SELECT 1 FROM audit_archives
+                    WHERE sha256 = CASE WHEN TG_OP = 'DELETE' THEN OLD.sha256 ELSE NEW.sha256 END) THEN
+           RAISE EXCEPTION 'the audit log is append-only: % is refused', TG_OP USING ERRCODE = 'restrict_violation';
+         END IF;
+         RETURN CASE WHEN TG_OP = 'DELETE' THEN OLD ELSE NEW END;
+       END $$""",
+    """CREATE TRIGGER audit_archive_parts_no_change BEFORE UPDATE OR TRUNCATE ON audit_archive_parts
+       FOR EACH STATEMENT EXECUTE FUNCTION wcp360_refuse_audit_change()""",
+    """CREATE TRIGGER audit_archive_parts_no_insert BEFORE INSERT OR DELETE ON audit_archive_parts
+       FOR EACH ROW EXECUTE FUNCTION wcp360_check_audit_archive_part()""",
+    """CREATE FUNCTION wcp360_refuse_certificate_change() RETURNS trigger LANGUAGE plpgsql AS $$
+       BEGIN
+         RAISE EXCEPTION 'certificates of deletion are append-only: % is refused', TG_OP
+           USING ERRCODE = 'restrict_violation';
+       END $$""",
+    """CREATE FUNCTION wcp360_check_certificate() RETURNS trigger LANGUAGE plpgsql AS $$
+       BEGIN
+         IF TG_OP = 'INSERT' THEN
+           IF NEW.audit_number IS NULL AND NEW.audit_hash IS NULL THEN RETURN NEW; END IF;
+         ELSIF OLD.audit_number IS NULL AND OLD.audit_hash IS NULL
+            AND NEW.id = OLD.id AND NEW.account_id = OLD.account_id AND NEW.created_at = OLD.created_at
+            AND NEW.content::text = OLD.content::text AND NEW.content_hash = OLD.content_hash
+            AND NEW.audit_number IS NOT NULL AND NEW.audit_hash IS NOT NULL THEN
+           RETURN NEW;
+         END IF;
+         RAISE EXCEPTION 'certificates of deletion are append-only: % is refused', TG_OP
+           USING ERRCODE = 'restrict_violation';
+       END $$""",
+    """CREATE TRIGGER deletion_certificates_no_delete BEFORE DELETE OR TRUNCATE ON deletion_certificates
+       FOR EACH STATEMENT EXECUTE FUNCTION wcp360_refuse_certificate_change()""",
+    """CREATE TRIGGER deletion_certificates_no_change BEFORE INSERT OR UPDATE ON deletion_certificates
+       FOR EACH ROW EXECUTE FUNCTION wcp360_check_certificate()""",
+    "ALTER TABLE audit_archive_parts ENABLE ALWAYS TRIGGER audit_archive_parts_no_change",
+    "ALTER TABLE audit_archive_parts ENABLE ALWAYS TRIGGER audit_archive_parts_no_insert",
+    "ALTER TABLE deletion_certificates ENABLE ALWAYS TRIGGER deletion_certificates_no_delete",
+    "ALTER TABLE deletion_certificates ENABLE ALWAYS TRIGGER deletion_certificates_no_change",
     "ALTER TABLE audit_entries ENABLE ALWAYS TRIGGER audit_entries_no_change",
     "ALTER TABLE audit_entries ENABLE ALWAYS TRIGGER audit_entries_no_delete",
     "ALTER TABLE audit_entries ENABLE ALWAYS TRIGGER audit_entries_no_insert",
@@ -197,6 +260,12 @@ _SQLITE_DOWN: Final = (
     "DROP TRIGGER IF EXISTS audit_contradictions_no_update",
     "DROP TRIGGER IF EXISTS audit_contradictions_no_delete",
     "DROP TRIGGER IF EXISTS audit_contradictions_no_insert",
+    "DROP TRIGGER IF EXISTS audit_archive_parts_no_update",
+    "DROP TRIGGER IF EXISTS audit_archive_parts_no_delete",
+    "DROP TRIGGER IF EXISTS audit_archive_parts_no_insert",
+    "DROP TRIGGER IF EXISTS deletion_certificates_no_update",
+    "DROP TRIGGER IF EXISTS deletion_certificates_no_delete",
+    "DROP TRIGGER IF EXISTS deletion_certificates_no_insert",
 )
 _POSTGRESQL_DOWN: Final = (
     "DROP FUNCTION IF EXISTS wcp360_refuse_audit_change CASCADE",
@@ -205,6 +274,9 @@ _POSTGRESQL_DOWN: Final = (
     "DROP FUNCTION IF EXISTS wcp360_check_audit_archive CASCADE",
     "DROP FUNCTION IF EXISTS wcp360_check_audit_head CASCADE",
     "DROP FUNCTION IF EXISTS wcp360_check_audit_checkpoint CASCADE",
+    "DROP FUNCTION IF EXISTS wcp360_check_audit_archive_part CASCADE",
+    "DROP FUNCTION IF EXISTS wcp360_refuse_certificate_change CASCADE",
+    "DROP FUNCTION IF EXISTS wcp360_check_certificate CASCADE",
 )
 
 
@@ -225,6 +297,7 @@ def upgrade() -> None:
     )
     _create_archive_table()
     _create_witness_tables()
+    _create_certificate_table()
     for statement in _SQLITE if op.get_bind().dialect.name == "sqlite" else _POSTGRESQL:
         op.execute(statement)
 
@@ -253,6 +326,33 @@ def _create_archive_table() -> None:
         sa.UniqueConstraint("first", name=op.f("uq_audit_archives_first")),
         sa.UniqueConstraint("last", name=op.f("uq_audit_archives_last")),
     )
+
+
+    op.create_table(
+        "audit_archive_parts",
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("content", sa.LargeBinary(), nullable=False),
+        *_common("audit_archive_parts"),
+        sa.UniqueConstraint("sha256", "number", name=op.f("uq_audit_archive_parts_sha256")),
+    )
+
+
+def _create_certificate_table() -> None:
+    op.create_table(
+        "deletion_certificates",
+        sa.Column("account_id", sa.String(length=36), nullable=False),
+        sa.Column("content", sa.JSON(), nullable=False),
+        sa.Column("content_hash", sa.String(length=64), nullable=False),
+        sa.Column("audit_number", sa.BigInteger(), nullable=True),
+        sa.Column("audit_hash", sa.String(length=64), nullable=True),
+        *_common("deletion_certificates"),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["accounts.id"], name=op.f("fk_deletion_certificates_account_id_accounts"), ondelete="RESTRICT"
+        ),
+        sa.UniqueConstraint("account_id", name=op.f("uq_deletion_certificates_account_id")),
+    )
+    op.create_index("ix_deletion_certificates_audit_number", "deletion_certificates", ["audit_number"])
 
 
 def _create_witness_tables() -> None:
@@ -291,5 +391,8 @@ def _create_witness_tables() -> None:
 def downgrade() -> None:
     for statement in _SQLITE_DOWN if op.get_bind().dialect.name == "sqlite" else _POSTGRESQL_DOWN:
         op.execute(statement)
-    for table in ("audit_contradictions", "audit_witness_certificates", "audit_witnesses", "audit_archives", "audit_checkpoints"):
+    for table in (
+        "deletion_certificates", "audit_contradictions", "audit_witness_certificates", "audit_witnesses",
+        "audit_archive_parts", "audit_archives", "audit_checkpoints",
+    ):  # fmt: skip
         op.drop_table(table)
