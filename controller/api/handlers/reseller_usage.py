@@ -5,16 +5,18 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated
 
-from litestar import Response, get
+from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import QueryParameter
+from litestar.response import Stream
 
 from controller.core.context import Actor
 from controller.core.http import Cursor, Limit, PathId
 from controller.core.operations import Operations
 from controller.core.paging import DEFAULT_LIMIT, PageRequest
-from controller.core.resellers import usage
+from controller.core.resellers import usage, usage_export
 from controller.core.resellers.usage import ResellerFillPage, ResellerUsage
+from controller.core.resellers.usage_export import ExportPlace, ExportRows
 from controller.core.usage.views import UsageHistory
 
 _TAGS = ["resellers"]
@@ -91,10 +93,21 @@ async def export_reseller_usage(
         date | None, QueryParameter(description="For example 2026-11-01; else 30 days before the end.")
     ] = None,
     ends_on: Annotated[date | None, QueryParameter(description="The last day, and else today.")] = None,
-) -> Response[str]:
-    """Send a line of CSV for each day, account and limit; no cell is a formula for a spreadsheet."""
-    text = await operations.read(actor, request_id, lambda ctx: usage.export_days(ctx, reseller_id, begins_on, ends_on))
-    return Response(text, media_type="text/csv; charset=utf-8")
+) -> Stream:
+    """Send a line of CSV for each day, account and limit, ten years at most; no cell is a formula for a spreadsheet."""
+    span = await operations.read(
+        actor, request_id, lambda ctx: usage_export.plan_export(ctx, reseller_id, begins_on, ends_on)
+    )
+
+    async def read_page(after: ExportPlace) -> ExportRows:
+        return await operations.read(actor, request_id, lambda ctx: usage_export.read_export_page(ctx, span, after))
+
+    name = f"usage-{span.begins_on}-{span.ends_on}.csv"
+    return Stream(
+        content=usage_export.write_export(read_page, span),
+        media_type="text/csv; charset=utf-8",
+        headers={"content-disposition": f'attachment; filename="{name}"', "x-accel-buffering": "no"},
+    )
 
 
 ROUTES = (rank_resellers, list_reseller_usage, list_reseller_usage_history, export_reseller_usage)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
-from typing import Annotated, Final
+from datetime import date
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -22,12 +20,7 @@ from controller.core.resellers.store import get_reseller
 from controller.core.tenancy.models import Reseller
 from controller.core.usage.models import AccountUsage, UsageDay
 from controller.core.usage.views import UsageDayView, UsageHistory
-from shared.audit_csv import protect_cell
 from shared.errors import InvalidInputError
-
-LONGEST: Final = timedelta(days=62)
-"""Two months: the file is made in memory, and a line is a day of one account and limit."""
-_COLUMNS: Final = ("day", "account_id", "account", "client_id", "client", "package_id", "limit", "last", "peak")
 
 
 class HandedOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,35 +157,6 @@ async def list_history(ctx: FleetContext, reseller_id: str, key: str, page: Page
         for row in found[: page.limit]
     )
     return UsageHistory(items=items, next_cursor=items[-1].day.isoformat() if len(found) > page.limit else None)
-
-
-async def export_days(ctx: FleetContext, reseller_id: str, begins_on: date | None, ends_on: date | None) -> str:
-    """Lines of CSV: each day, account and limit of the time, both days included; no cell is a formula.
-
-    Raises:
-        ForbiddenError, NotFoundError
-        InvalidInputError: The end is before the begin, or too far from it.
-    """
-    ctx.actor.require("resellers", "read")
-    reseller = await get_reseller(ctx.session, reseller_id)
-    ends_on = ends_on or ctx.now.date()
-    begins_on = begins_on or max(date.min + LONGEST, ends_on) - timedelta(days=30)
-    if not timedelta() <= ends_on - begins_on <= LONGEST:
-        raise InvalidInputError(f"ends_on is up to {LONGEST.days} days after begins_on", field="ends_on")
-    statement = (
-        select(UsageDay, Account.name, Client.id, Client.name)
-        .join(Account, Account.id == UsageDay.account_id)
-        .join(Client, Client.id == Account.client_id)
-        .where(Client.reseller_id == reseller.id, UsageDay.day >= begins_on, UsageDay.day <= ends_on)
-        .order_by(UsageDay.day, Account.name, UsageDay.limit_key)
-    )
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(_COLUMNS)
-    for row, account, client_id, client in await ctx.session.execute(statement):
-        cells = (row.day, row.account_id, account, client_id, client, row.package_id, row.limit_key, row.last, row.peak)
-        writer.writerow([protect_cell(str(cell)) for cell in cells])
-    return out.getvalue()
 
 
 def _fill(reseller: Reseller, promised: Promised) -> ResellerFill:

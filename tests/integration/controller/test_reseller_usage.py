@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+from datetime import date, timedelta
 
+import pytest
 from sqlalchemy import update
 
 from controller.core.clients.models import Client
 from controller.core.context import Role
+from controller.core.resellers.usage_export import ExportPlace, ExportRows, Span, read_export_page, write_export
 from controller.core.usage.measure import UsageLedger
-from tests.integration.controller.hosting import Hosting
+from controller.core.usage.models import UsageDay
+from tests.integration.controller.hosting import ADMIN, Hosting
 from tests.integration.controller.reselling import API, open_shop, sign_in
 
 
@@ -67,7 +71,7 @@ async def test_usage_export_has_a_line_for_each_day_account_and_limit_and_no_for
     path = f"{API}/resellers/{shop.id}/usage-export"
     answer = await hosting.http.get(path, headers=shop.headers)
     empty = await hosting.http.get(path, params={"begins_on": "2020-01-01", "ends_on": "2020-02-01"})
-    for query in ({"begins_on": "2020-01-01", "ends_on": "2022-01-01"}, {"ends_on": "2020-01-01", "begins_on": "x"}):
+    for query in ({"begins_on": "2010-01-01", "ends_on": "2022-01-01"}, {"ends_on": "2020-01-01", "begins_on": "x"}):
         assert (await hosting.http.get(path, params=query)).status_code == 400
 
     rows = list(csv.DictReader(io.StringIO(answer.text)))
@@ -75,6 +79,55 @@ async def test_usage_export_has_a_line_for_each_day_account_and_limit_and_no_for
     assert {(row["account_id"], row["client"], row["last"]) for row in rows} == {(account_id, "'=1+1", "0")}
     assert {row["limit"] for row in rows} == {"sites", "domains", "subdomains", "ssh_keys"}
     assert len(empty.text.splitlines()) == 1
+
+
+async def test_usage_export_of_years_is_sent_in_order_and_whole(hosting: Hosting) -> None:
+    shop, other = await open_shop(hosting), await open_shop(hosting, "other")
+    package_id = await hosting.add_package("Starter")
+    ours = [await shop.add_account(name, package_id) for name in ("ada", "bob", "eve")]
+    theirs = await other.add_account("mallory", package_id)
+    days = [date(2020, 1, 1) + timedelta(days=97 * number) for number in range(20)]
+    async with hosting.database.write() as session:
+        session.add_all(
+            UsageDay(account_id=account, package_id=package_id, limit_key=key, day=day, last=1, peak=2)
+            for day in days
+            for account in (*ours, theirs)
+            for key in ("sites", "domains")
+        )
+    span = {"begins_on": str(days[0]), "ends_on": str(days[-1])}
+
+    answer = await hosting.http.get(f"{API}/resellers/{shop.id}/usage-export", headers=shop.headers, params=span)
+
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    expected = [(str(day), account, key) for day in days for account in sorted(ours) for key in ("domains", "sites")]
+    assert [(row["day"], row["account_id"], row["limit"]) for row in rows] == expected
+
+
+@pytest.mark.parametrize("page_rows", [1, 2, 3, 6, 7])
+async def test_usage_export_whatever_a_page_holds_has_each_line_once(hosting: Hosting, page_rows: int) -> None:
+    shop = await open_shop(hosting)
+    package_id = await hosting.add_package("Starter")
+    account_id = await shop.add_account("ada", package_id)
+    keys = ("domains", "sites", "subdomains")
+    async with hosting.database.write() as session:
+        session.add_all(
+            UsageDay(
+                account_id=account_id, package_id=package_id, limit_key=key, day=date(2026, 1, day), last=1, peak=2
+            )
+            for day in (1, 2, 5)
+            for key in keys
+        )
+    span = Span(shop.id, date(2026, 1, 1), date(2026, 1, 4))
+
+    async def read_page(place: ExportPlace) -> ExportRows:
+        return await hosting.operations.read(
+            ADMIN, "r", lambda ctx: read_export_page(ctx, span, place, page_rows=page_rows)
+        )
+
+    text = b"".join([part async for part in write_export(read_page, span)]).decode()
+
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [(row["day"][-2:], row["limit"]) for row in rows] == [(day, key) for day in ("01", "02") for key in keys]
 
 
 async def test_usage_of_another_reseller_is_not_there(hosting: Hosting) -> None:
