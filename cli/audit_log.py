@@ -8,19 +8,17 @@ import gzip
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, TextIO
 
 import click
 
-from cli.commands import build_command, call, collect_query, fill_path
-from cli.document import Operation
+from cli.commands import build_command, call
 from cli.errors import CommandFailedError
 from cli.exit_codes import ExitCode
 from cli.render import open_console, print_answer, print_json
-from cli.session import Session, is_json, session_of
+from cli.session import is_json, session_of
 from shared.audit_csv import COLUMNS, parse_rows
 from shared.audit_proof import ProofError, parse_lines
 from shared.audit_walk import ProofReport, verify_export
@@ -47,53 +45,12 @@ class AuditGroup(click.Group):
         found = next((operation for operation in operations if operation.command == cmd_name), None)
         if found is None:
             return None
-        return _build_export(found) if cmd_name in ("export", "download-archive") else build_command(found)
+        return build_command(found)
 
 
 @click.group(GROUP, cls=AuditGroup, help=DESCRIPTION)
 def audit() -> None:
     """Who changed what."""
-
-
-# --- export ---------------------------------------------------------------------------------------------------------
-
-
-def _build_export(operation: Operation) -> click.Command:
-    """The API's command with a file to write to."""
-    command = build_command(operation)
-
-    def run(switch_output: str | None, **values: Any) -> None:
-        _export(session_of(click.get_current_context()), operation, values, switch_output)
-
-    text = "Write to this file, which must not exist yet (default: standard output)."
-    command.params.append(click.Option(["--output", "-o", "switch_output"], type=click.Path(), help=text))
-    command.callback = run
-    return command
-
-
-def _export(session: Session, operation: Operation, values: dict[str, Any], output: str | None) -> None:
-    query = collect_query(session, operation, values)
-    with _open_output(output) as file:
-        for chunk in session.client.download(fill_path(session, operation, values), query=query):
-            file.write(chunk)
-    if output is not None:
-        click.echo(f"Written to {output}. Prove it with `wcp360 audit verify {output}`.", err=True)
-
-
-@contextmanager
-def _open_output(output: str | None) -> Iterator[BinaryIO]:
-    if output is None:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    try:
-        file = Path(output).open("xb")  # noqa: SIM115 - closed below; the error of opening has an answer of its own
-    except OSError as error:
-        raise CommandFailedError(
-            f"{output} cannot be written: {error.strerror}", exit_code=ExitCode.USAGE, hint="Name another file."
-        ) from error
-    with file:
-        yield file
 
 
 # --- verify ---------------------------------------------------------------------------------------------------------

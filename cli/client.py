@@ -202,8 +202,6 @@ def _connection_hint(reason: str) -> str:
 def _decode(response: httpx.Response) -> Any:
     if not response.content:
         return None
-    if response.headers.get("content-type", "").startswith("text/csv"):
-        return response.text
     try:
         return response.json()
     except ValueError as error:

@@ -12,6 +12,7 @@ import click
 from cli.columns import MAX_COLUMNS
 from cli.completion import complete_names
 from cli.document import Operation, Parameter, singular_of
+from cli.downloads import FORCE, OUTPUT, STANDARD_OUTPUT, download_options, require_target, save
 from cli.errors import CommandFailedError
 from cli.exit_codes import ExitCode
 from cli.following import FOLLOW, show_followed
@@ -90,6 +91,8 @@ def _switches(operation: Operation) -> list[click.Option]:
         found.append(click.Option(names, type=float, default=DEFAULT_WAIT_SECONDS, show_default=True, help="Seconds."))
     if operation.method == "DELETE":
         found.append(click.Option(["--yes", "-y", "switch_yes"], is_flag=True, help="Do not ask."))
+    if operation.is_download:
+        found.extend(download_options(is_text=operation.is_text))
     if operation.is_paged:
         text = f"Columns to show, with commas between (default: the {MAX_COLUMNS} that say the most)."
         found.append(click.Option(["--all", "switch_all"], is_flag=True, help="Every page, not only one."))
@@ -110,10 +113,10 @@ def call(session: Session, operation: Operation, values: dict[str, Any]) -> None
     if query.get(FOLLOW):
         show_followed(session, path, query)
         return
-    answer = session.client.request(operation.method, path, query=query, body=body)
-    if isinstance(answer, str):  # a file, for a file: exactly as it came
-        click.echo(answer, nl=False)
+    if operation.is_download:
+        _download(session, operation, values, (path, query))
         return
+    answer = session.client.request(operation.method, path, query=query, body=body)
     if operation.operation_id in ROTATING:
         is_kept = keep_rotated_token(session.client.profile.token, answer)
         answer = without_token(answer) if is_kept and not session.is_json else answer
@@ -129,6 +132,17 @@ def call(session: Session, operation: Operation, values: dict[str, Any]) -> None
         session.show(answer, f"{operation.group} {operation.command}")
 
 
+def _download(
+    session: Session, operation: Operation, values: dict[str, Any], wanted: tuple[str, dict[str, Any]]
+) -> None:
+    output, is_forced = values.get(OUTPUT), bool(values.get(FORCE))
+    require_target(output, is_text=operation.is_text, is_forced=is_forced)
+    path, query = wanted
+    size_bytes = save(session.client.download(path, query=query), output, is_forced=is_forced)
+    if output not in (None, STANDARD_OUTPUT):
+        click.echo(f"Written to {output}: {size_bytes} bytes.", err=True)
+
+
 def _path(session: Session, operation: Operation, values: dict[str, Any]) -> str:
     path = operation.path
     for parameter in operation.list_parameters("path"):
@@ -138,16 +152,6 @@ def _path(session: Session, operation: Operation, values: dict[str, Any]) -> str
         value = resolve_id(session.client, session.document, group_of(parameter, operation), word)
         path = path.replace("{" + parameter.name + "}", quote(str(value), safe=""))
     return path
-
-
-def collect_query(session: Session, operation: Operation, values: dict[str, Any]) -> dict[str, Any]:
-    """The query of a command, for those that show the answer in a way of their own."""
-    return _collect(session, operation, operation.list_parameters("query"), values)
-
-
-def fill_path(session: Session, operation: Operation, values: dict[str, Any]) -> str:
-    """The path of a command, for those that show the answer in a way of their own."""
-    return _path(session, operation, values)
 
 
 def _collect(

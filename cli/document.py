@@ -9,6 +9,7 @@ from typing import Any
 API_PREFIX = "/api/v1/"
 METHODS = ("get", "post", "put", "patch", "delete")
 DRY_RUN = "dry_run"
+JSON_TYPE = "application/json"
 MAX_DEPTH = 16
 """Schemas nest less than this; a schema that contains itself ends here instead of never."""
 
@@ -49,11 +50,23 @@ class Operation:
     parameters: tuple[Parameter, ...]
     body_is_required: bool = False
     has_body: bool = False
+    media_type: str = JSON_TYPE
+    """Of the answer when all is well; anything but JSON is a file."""
 
     @property
     def can_dry_run(self) -> bool:
         """Whether the server can answer with a plan instead."""
         return any(parameter.name == DRY_RUN for parameter in self.parameters)
+
+    @property
+    def is_download(self) -> bool:
+        """Whether the answer is a file, for a file."""
+        return self.method == "GET" and self.media_type != JSON_TYPE
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the answer may be shown on a terminal."""
+        return self.media_type in (JSON_TYPE, "application/x-ndjson") or self.media_type.startswith("text/")
 
     @property
     def is_paged(self) -> bool:
@@ -167,6 +180,7 @@ class Document:
             ),
             body_is_required=bool(body.get("required")),
             has_body=bool(body),
+            media_type=_media_type_of(raw.get("responses", {})),
         )
 
     def _read_parameter(self, raw: dict[str, Any]) -> Parameter:
@@ -191,6 +205,14 @@ class Document:
                 description=property_schema.get("description") or resolved.get("description", ""),
                 is_required=name in required,
             )
+
+
+def _media_type_of(responses: dict[str, Any]) -> str:
+    """Of the first answer that is a success and has a body; JSON where nothing else is said."""
+    kinds = [
+        kind for status in sorted(responses) if status.startswith("2") for kind in responses[status].get("content", {})
+    ]
+    return next(iter(kinds), JSON_TYPE).partition(";")[0].strip() or JSON_TYPE
 
 
 def _unite(options: list[dict[str, Any]]) -> dict[str, Any]:

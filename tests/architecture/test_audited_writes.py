@@ -15,6 +15,7 @@ BESIDE_OPERATIONS: Final = {
     "controller/administration.py": "before there is an administrator; audited by append_entries",
     "controller/core/accounts/fleet.py": "tasks: which accounts to ask a node for again",
     "controller/core/api_usage/recorder.py": "how often the API was asked",
+    "controller/core/audit/archive_files.py": "parts of a file that nothing names yet; naming it is audited",
     "controller/core/audit/archives.py": "takes out entries that an archive names; the archive itself is audited",
     "controller/core/audit/checkpoints.py": "the log's own signatures",
     "controller/core/audit/refusals.py": "the log's own entries",

@@ -69,6 +69,27 @@ async def show_reseller_branding(
     return await operations.read(actor, request_id, lambda ctx: branding.show_reseller_branding(ctx, reseller_id))
 
 
+@get(
+    "/resellers/{reseller_id:str}/branding/logo",
+    operation_id="download-reseller-logo",
+    tags=_TAGS,
+    media_type="application/octet-stream",
+    summary="Download a reseller's logo",
+)
+async def download_reseller_logo(
+    *,
+    reseller_id: PathId,
+    operations: NamedDependency[Operations],
+    actor: NamedDependency[Actor],
+    request_id: NamedDependency[str],
+) -> Response[bytes]:
+    """Send the picture that a reseller's clients see."""
+    data, media_type = await operations.read(
+        actor, request_id, lambda ctx: branding.show_reseller_logo(ctx, reseller_id)
+    )
+    return Response(data, media_type=media_type)
+
+
 @put(
     "/resellers/{reseller_id:str}/branding",
     operation_id="set-reseller-branding",
@@ -97,6 +118,6 @@ def _actor_of(request: Request[Any, Any, Any]) -> Actor | None:
     return identity.actor if identity is not None else None
 
 
-ROUTES = (show_branding, show_reseller_branding, set_reseller_branding)
+ROUTES = (show_branding, show_reseller_branding, download_reseller_logo, set_reseller_branding)
 ROOT_ROUTES = (fetch_logo,)
 """A picture for pages and mails, whatever the API's version."""

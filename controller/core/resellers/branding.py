@@ -74,6 +74,17 @@ async def show_reseller_branding(ctx: OpContext, reseller_id: str) -> BrandingVi
     return _view(reseller, await _find(ctx.session, reseller.id))
 
 
+async def show_reseller_logo(ctx: OpContext, reseller_id: str) -> tuple[bytes, str]:
+    """The picture that one reseller's clients see, and its media type.
+
+    Raises:
+        ForbiddenError
+        NotFoundError: There is no such reseller, or no logo.
+    """
+    ctx.actor.require("branding", "read")
+    return _logo_of(await _find(ctx.session, (await get_reseller(ctx.session, reseller_id)).id))
+
+
 async def set_branding(ctx: OpContext, reseller_id: str, params: BrandingUpdate) -> BrandingView:
     """Say what a reseller's clients see.
 
@@ -122,6 +133,10 @@ async def show_logo(session: AsyncSession, host: str, actor: Actor | None) -> tu
         NotFoundError: There is none.
     """
     _reseller, row = await _choose(session, host, actor)
+    return _logo_of(row)
+
+
+def _logo_of(row: ResellerBranding | None) -> tuple[bytes, str]:
     if row is None or row.logo is None:
         raise NotFoundError("there is no logo here")
     return row.logo, row.logo_type

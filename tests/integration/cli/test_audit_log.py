@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from cli.exit_codes import ExitCode
+from controller.core.audit.archives import AuditArchiving
 from controller.core.audit.checkpoints import Checkpoints
+from controller.db.base import utc_now
 from tests.integration.cli.conftest import Wcp360
 from tests.integration.live import LiveController
 
@@ -93,3 +96,41 @@ async def test_audit_verify_when_the_file_is_binary_is_not_intact(wcp360: Wcp360
     seen = await wcp360("audit", "verify", "--file", str(path))
 
     assert (seen.status, "not UTF-8" in seen.err) == (ExitCode.JOB_FAILED, True)
+
+
+async def test_download_of_an_archive_saves_what_proves_itself_and_no_half_of_it(
+    wcp360: Wcp360, key: str, live_controller: LiveController, tmp_path: Path
+) -> None:
+    built = live_controller.controller
+    checkpoints = Checkpoints(built.database, built.fleet.keys.signer)
+    assert (await wcp360("policies", "update", "--audit-retention-days", "1")).status == 0
+    archiving = AuditArchiving(built.operations, checkpoints, clock=lambda: utc_now() + timedelta(days=2))
+    assert "entries 1 to" in str(await archiving.run())
+    (item,) = (await wcp360("audit", "list-archives", "--json")).json["items"]
+    path = tmp_path / "archive.jsonl.gz"
+
+    saved = await wcp360("audit", "download-archive", item["id"], "--output", str(path))
+    again = await wcp360("audit", "download-archive", item["id"], "-o", str(path))
+    forced = await wcp360("audit", "download-archive", item["id"], "-o", str(path), "--force")
+    proven = await wcp360("audit", "verify", "--file", str(path), "--public-key", key, "--json")
+    absent = await wcp360("audit", "download-archive", "none", "-o", str(tmp_path / "none.gz"))
+
+    assert (saved.status, again.status, forced.status) == (0, ExitCode.USAGE, 0), saved.err
+    assert (oct(path.stat().st_mode)[-3:], path.stat().st_size) == ("600", item["size_bytes"])
+    assert proven.json["is_intact"], proven.err
+    assert (absent.status, (tmp_path / "none.gz").exists()) == (ExitCode.NOT_FOUND, False)
+
+
+async def test_policies_on_the_command_line_are_shown_changed_and_reset(wcp360: Wcp360) -> None:
+    changed = await wcp360("policies", "update", "--session-idle-minutes", "30", "--no-password-refuses-known")
+    cleared = await wcp360("policies", "update", "--session-idle-minutes", "none", "--json")
+    refused = await wcp360("policies", "update", "--deletion-grace-days", "300")
+    shown = await wcp360("policies", "show", "password_refuses_known", "--json")
+    reset = await wcp360("policies", "reset", "password_refuses_known", "--json")
+    listed = await wcp360("policies", "list")
+
+    by_name = {item["name"]: item["value"] for item in cleared.json["items"]}
+    assert (changed.status, by_name["session_idle_minutes"]) == (0, None), changed.err
+    assert (refused.status, "deletion_grace_days_max" in refused.err) == (ExitCode.INVALID_INPUT, True)
+    assert (shown.json["value"], reset.json["value"]) == (False, True)
+    assert "password_refuses_known" in listed.out

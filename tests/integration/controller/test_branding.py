@@ -65,6 +65,19 @@ async def test_branding_is_shown_to_who_comes_to_its_host_and_to_the_resellers_p
     assert (await hosting.http.get("/branding/logo", headers=nobody)).status_code == 404
 
 
+async def test_logo_of_a_reseller_is_downloaded_by_whoever_may_see_it(hosting: Hosting) -> None:
+    shop = await open_shop(hosting, "shop")
+    other = await open_shop(hosting, "other")
+    path = f"/resellers/{shop.id}/branding"
+    none = await shop.ask("GET", f"{path}/logo", expect=404)
+    await shop.ask("PUT", path, {"logo": encode(make_png())}, expect=200)
+
+    mine = await hosting.http.get(f"/api/v1{path}/logo", headers=shop.headers)
+
+    assert (mine.content, mine.headers["content-type"], none["code"]) == (make_png(), "image/png", "not_found")
+    await other.ask("GET", f"{path}/logo", expect=404)
+
+
 async def test_branding_when_set_again_keeps_the_logo_unless_it_is_taken_away(hosting: Hosting) -> None:
     shop = await open_shop(hosting)
     path = f"/resellers/{shop.id}/branding"

@@ -25,7 +25,7 @@ PUBLIC: Final = frozenset({"login", "enrol", "renew-certificate"})
 WITHOUT_CASE: Final[frozenset[str]] = frozenset()
 """Routes that this walk cannot judge. It stays empty."""
 TENANT_READS: Final = frozenset({
-    "diff-package-versions", "explain-job", "export-reseller-usage", "export-usage", "list-account-drift",
+    "diff-package-versions", "download-reseller-logo", "explain-job", "export-reseller-usage", "export-usage", "list-account-drift",
     "list-account-usage", "list-account-usage-history", "list-accounts", "list-attention", "list-audit",
     "list-clients", "list-domains", "list-event-types", "list-features", "list-jobs", "list-limits", "list-members",
     "list-notice-preferences", "list-notices",
