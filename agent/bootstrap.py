@@ -22,6 +22,7 @@ from agent.core.server import (
     find_agent_gid,
     serve_executor,
 )
+from agent.core.traffic import TrafficTerms
 from agent.logs import configure_logging
 from agent.modules.account.module import MODULE as ACCOUNT
 from agent.modules.php.module import MODULE as PHP
@@ -87,7 +88,8 @@ async def _run(arguments: argparse.Namespace, state_dir: Path) -> int:
             peer_uids=tuple(sorted(config.allowed_uids)),
             grants_dir=state_dir / GRANTS,
         )
-        node = NodeContext(host=host, registry=registry, journal=journal, workers=workers)
+        traffic = TrafficTerms(state_dir=state_dir)
+        node = NodeContext(host=host, registry=registry, journal=journal, workers=workers, traffic=traffic)
         return await serve_executor(config, node)
     finally:
         await host.close()

@@ -12,6 +12,7 @@ from agent.contract.workers import WorkerSide
 from agent.core.journal import Journal
 from agent.core.ledger import Ledger
 from agent.core.registry import Registry
+from agent.core.traffic import TrafficTerms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,8 @@ class NodeContext:
     """Between two tries of an undo."""
     workers: WorkerSide | None = None
     """What streams need; None: this host has none."""
+    traffic: TrafficTerms | None = None
+    """How traffic is counted; None: this host has no logs."""
 
     @property
     def ledger(self) -> Ledger:

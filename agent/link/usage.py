@@ -1,4 +1,4 @@
-"""What the accounts' homes hold, for the node's samples: asked of the executor now and then, which may look there."""
+"""What the accounts use, for the node's samples: asked of the executor now and then, which may look there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 
 from agent.link.port import ExecutorPort
 from shared.errors import UnavailableError
-from shared.protocol.local import RequestUsage, UsageFound
+from shared.protocol.local import RequestUsage, TrafficUse, UsageFound
 
 WATCH_SECONDS: Final = 20.0
 PAUSE_SECONDS: Final = 60.0
@@ -32,6 +32,7 @@ class UsageWatch:
         self._after = ""
         self._latest: dict[str, tuple[int, int]] = {}
         self._round: set[str] = set()
+        self._traffic: tuple[TrafficUse, ...] = ()
         self._asked_at: float | None = None
         self._took_seconds = 0.0
 
@@ -39,6 +40,7 @@ class UsageWatch:
         """The executor's answer; an account that no round finds any more is forgotten."""
         if self._asked_at is not None:
             self._took_seconds = time.monotonic() - self._asked_at
+        self._traffic = found.traffic or self._traffic
         self._after = found.homes[-1].account if found.homes else ""
         self._latest.update({home.account: (home.disk_bytes, home.inodes) for home in found.homes})
         self._round |= {home.account for home in found.homes}
@@ -47,11 +49,13 @@ class UsageWatch:
             self._round = set()
 
     def gauges(self) -> dict[str, float]:
-        """`accounts.NAME.{disk_bytes,inodes}`."""
+        """`accounts.NAME.{disk_bytes,inodes}` and, for each month, `accounts.NAME.traffic_bytes.MONTH.SOURCE`."""
         values: dict[str, float] = {}
         for name, (disk_bytes, inodes) in self._latest.items():
             values[f"accounts.{name}.disk_bytes"] = float(disk_bytes)
             values[f"accounts.{name}.inodes"] = float(inodes)
+        for use in self._traffic:
+            values[f"accounts.{use.account}.traffic_bytes.{use.month}.{use.source}"] = float(use.traffic_bytes)
         return values
 
     async def run(self) -> None:

@@ -125,12 +125,26 @@ class HomeUse(msgspec.Struct, frozen=True, kw_only=True):
     inodes: int
 
 
+class TrafficUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What the sites of one account served and took in one calendar month."""
+
+    account: str
+    source: str
+    """Names the counter: whoever begins to count anew has another one. Lower case letters and digits."""
+    month: str
+    """UTC, as 202611."""
+    traffic_bytes: int
+    """Only grows as long as the counter is the same."""
+
+
 class UsageFound(Frame, frozen=True, kw_only=True, tag="usage_found"):
     """The answer to RequestUsage: of every account that was reached in the time there is for it."""
 
     homes: tuple[HomeUse, ...] = ()
     is_complete: bool = True
     """False: there was no time for the accounts that are left out here."""
+    traffic: tuple[TrafficUse, ...] = ()
+    """Of all accounts, this month and the one before; empty: it is not known now."""
 
 
 class TrustTaken(Frame, frozen=True, kw_only=True, tag="trust_taken"):

@@ -38,7 +38,7 @@ class Homes:
 
 
 def rounds(homes: Homes, *, round_seconds: float = 60.0) -> UsageRounds:
-    node = SimpleNamespace(ledger=homes, host=homes)
+    node = SimpleNamespace(ledger=homes, host=homes, traffic=None)
     return UsageRounds(cast("NodeContext", node), round_seconds=round_seconds)
 
 
