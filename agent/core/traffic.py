@@ -178,6 +178,8 @@ class _Round:
         mark.note_head(head)
         mark.absent_since = 0.0
         mark.size, mark.changed_ns = (file.size, file.changed_ns) if is_complete else (-1, 0)
+        if is_complete:
+            mark.floor = 0.0  # it is about what was there before anybody looked
         self._store.put_mark(log.account, log.name, mark)
         return is_complete
 

@@ -175,6 +175,10 @@ class Operations:
         """Where it all is."""
         return self._database
 
+    def now(self) -> datetime:
+        """What the time is for changes (aware, UTC)."""
+        return self._clock()
+
     def attach_tasks(self, tasks: Tasks, kinds: Iterable[TaskKind]) -> None:
         """Before the first change: who runs tasks, and the kinds that use cases ask for."""
         self._tasks = tasks

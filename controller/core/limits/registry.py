@@ -48,6 +48,9 @@ class LimitKind:
     package's policy is too much, as with disk quotas, since the hard one cannot always be passed."""
     is_passing: bool = False
     """It falls by itself (memory, processes): what is used this moment keeps nobody from a smaller package."""
+    is_monthly: bool = False
+    """It begins at nothing with each calendar month (UTC): more than the soft value is told of, and only more than the
+    hard one is too much."""
     maximum: int = MAX_COUNT
 
     @property
@@ -85,6 +88,7 @@ _NODE_LIMITS: Final = (
 _COUNTED_LIMITS: Final = (
     LimitKind(key="inodes", title="Files and folders", unit="inodes", maximum=MAX_BYTES),
     LimitKind(key="bandwidth_bytes", title="Traffic in a month", unit="bytes", maximum=MAX_BYTES),
+    LimitKind(key="cpu_seconds", title="Processor time in a month", unit="seconds", maximum=MAX_BYTES),
     LimitKind(key="sites", title="Sites", unit="sites"),
     LimitKind(key="domains", title="Domains", unit="domains"),
     LimitKind(key="subdomains", title="Subdomains", unit="subdomains"),

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.accounts.models import Account
 from controller.core.limits.registry import MAX_BYTES, Count, LimitKind
+from controller.core.usage.meters import is_turning, keep_meters, parse_meters, turn_month
 from controller.core.usage.models import AccountFigure
 from controller.db.engine import Database
 from controller.fleet.models import Node
@@ -41,8 +42,13 @@ FindSample = Callable[[AsyncSession, str], Awaitable[Sample | None]]
 """By the node's id; None: it said nothing for too long."""
 
 
-async def collect_figures(database: Database, find_sample: FindSample) -> int:
+async def collect_figures(database: Database, find_sample: FindSample, now: datetime) -> int:
     """Keep what the nodes say now, a node in a transaction; how many accounts they spoke of."""
+    async with database.read() as session:
+        is_new_month = await is_turning(session, now)
+    if is_new_month:
+        async with database.write() as session:
+            await turn_month(session, now)
     async with database.read() as session:
         node_ids = list(await session.scalars(select(Node.id).where(Node.is_connected.is_(True)).order_by(Node.id)))
     count = 0
@@ -51,10 +57,11 @@ async def collect_figures(database: Database, find_sample: FindSample) -> int:
             sample = await find_sample(session, node_id)
         if sample is None:
             continue
-        found = parse_figures(sample.gauges)
-        if found:
+        found, readings = parse_figures(sample.gauges), parse_meters(sample.gauges, now)
+        if found or readings:
             async with database.write() as session:
-                count += await _keep(session, node_id, found, sample.at)
+                kept = await _keep(session, node_id, found, sample.at)
+                count += max(kept, await keep_meters(session, node_id, readings, now))
     return count
 
 
@@ -117,5 +124,13 @@ MEASURED_LIMITS: Final = (
     LimitKind(
         key="inodes", title="Files and folders", unit="inodes", count=_count("inodes"), maximum=MAX_BYTES,
         is_measured=True,
+    ),
+    LimitKind(
+        key="bandwidth_bytes", title="Traffic in a month", unit="bytes", count=_count("bandwidth_bytes"),
+        maximum=MAX_BYTES, is_measured=True, is_passing=True, is_monthly=True,
+    ),
+    LimitKind(
+        key="cpu_seconds", title="Processor time in a month", unit="seconds", count=_count("cpu_seconds"),
+        maximum=MAX_BYTES, is_measured=True, is_passing=True, is_monthly=True,
     ),
 )  # fmt: skip

@@ -16,7 +16,7 @@ from controller.core.operations import FleetContext, Operations
 from controller.core.packages.terms import Terms, hard_of, soft_of, terms_of
 from controller.core.policies.book import read_policies
 from controller.core.usage.figures import FindSample, collect_figures
-from controller.core.usage.models import AccountFigure, AccountUsage, OveruseCase, UsageDay
+from controller.core.usage.models import AccountFigure, AccountMeter, AccountUsage, OveruseCase, UsageDay
 from controller.core.usage.overuse import apply_policy
 
 MEASURE_SECONDS: Final = 3600.0
@@ -50,7 +50,7 @@ class UsageLedger:
         """Keep what the nodes' latest samples say of their accounts."""
         if self._find_sample is None:
             return None
-        count = await collect_figures(self._operations.database, self._find_sample)
+        count = await collect_figures(self._operations.database, self._find_sample, self._operations.now())
         return f"{count} accounts" if count else None
 
 
@@ -61,7 +61,9 @@ async def _forget(ctx: FleetContext) -> None:
     await ctx.session.execute(delete(AccountFigure).where(AccountFigure.account_id.in_(gone)))
     await ctx.session.execute(delete(OveruseCase).where(OveruseCase.account_id.in_(gone)))
     keep = timedelta(days=(await read_policies(ctx.session)).usage_retention_days)
-    await ctx.session.execute(delete(UsageDay).where(UsageDay.day < (ctx.now - keep).date()))
+    oldest = (ctx.now - keep).date()
+    await ctx.session.execute(delete(UsageDay).where(UsageDay.day < oldest))
+    await ctx.session.execute(delete(AccountMeter).where(AccountMeter.month < oldest.replace(day=1)))
 
 
 class _Batch:
@@ -108,7 +110,8 @@ async def measure_accounts(ctx: FleetContext, accounts: Sequence[Account]) -> No
 
 def _is_too_much(rows: Rows, at: tuple[str, str], kind: LimitKind) -> bool:
     row = rows.get(at)
-    return row is not None and (row.over_since is not None or (kind.is_measured and row.near_since is not None))
+    is_soft_binding = kind.is_measured and not kind.is_monthly
+    return row is not None and (row.over_since is not None or (is_soft_binding and row.near_since is not None))
 
 
 async def _read_days(ctx: FleetContext, ids: Sequence[str]) -> dict[tuple[str, str], UsageDay]:

@@ -42,7 +42,31 @@ class AccountFigure(Model):
     memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     processes_max: Mapped[int | None] = mapped_column(BigInteger)
     """How many there are; named as the limit."""
+    bandwidth_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """In `month`, as its counters say together (AccountMeter)."""
+    cpu_seconds: Mapped[int | None] = mapped_column(BigInteger)
+    """Likewise."""
+    month: Mapped[date | None] = mapped_column(Date)
+    """First day of the month (UTC) that the two before are of; None: nothing was counted yet."""
     sampled_at: Mapped[datetime]
+
+
+class AccountMeter(Model):
+    """What one counter of a node said at most of one account's use in one calendar month (UTC)."""
+
+    __tablename__ = "account_meters"
+    __table_args__ = (
+        UniqueConstraint("account_id", "limit_key", "month", "source"),
+        Index("ix_account_meters_month", "month"),
+    )
+
+    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
+    limit_key: Mapped[str] = mapped_column(String(40))
+    month: Mapped[date] = mapped_column(Date)
+    """Its first day."""
+    source: Mapped[str] = mapped_column(String(32))
+    """The counter's name: whoever begins to count anew has another one."""
+    value: Mapped[int] = mapped_column(BigInteger)
 
 
 class UsageDay(Model):

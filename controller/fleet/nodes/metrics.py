@@ -20,8 +20,8 @@ from shared.protocol.frames import Metrics
 
 GAUGES_PER_NODE_MAX: Final = 200
 """A node names its own gauges, so their number is bounded here."""
-GAUGES_KEPT_MAX: Final = 10_000
-"""Five for each account, and the node's own."""
+GAUGES_KEPT_MAX: Final = 20_000
+"""Nine for each account, and the node's own."""
 STALE_AFTER_INTERVALS: Final = 3
 """A sample that is older than so many periods says nothing about now."""
 _HEALTH_VALUES: Final = {"healthy": 1.0, "degraded": 0.5, "unhealthy": 0.0}
