@@ -91,7 +91,7 @@ class TrafficStore:
         uids = dict(wanted)
         known = dict(self._connection.execute("SELECT account, uid FROM accounts").fetchall())
         gone = [(name,) for name, uid in known.items() if uids.get(name) != uid]
-        fresh = [(name, uid, secrets.token_hex(6)) for name, uid in uids.items() if known.get(name) != uid]
+        fresh = [(name, uid, f"{uid}x{secrets.token_hex(4)}") for name, uid in uids.items() if known.get(name) != uid]
         if gone or fresh:
             with self.transaction():
                 self._connection.executemany("DELETE FROM accounts WHERE account = ?", gone)

@@ -14,7 +14,8 @@ from typing import Final
 from agent.link.dial import Dialer
 from agent.link.executor_client import UnixExecutorPort
 from agent.link.health import read_unit_states
-from agent.link.metrics import sample_accounts, sample_node
+from agent.link.metrics import read_slices, sample_accounts, sample_node
+from agent.link.processor import ProcessorMeter
 from agent.link.renewal import Renewer
 from agent.link.service import LinkParts, LinkService, read_machine_identity
 from agent.link.settings import NodePaths, read_agent_settings
@@ -64,13 +65,16 @@ async def _run(paths: NodePaths) -> None:
     pulse = Pulse()
     spool = open_spool(paths.spool_db)
     settings = read_agent_settings(paths)
+    machine = read_machine_identity(paths.machine_id)
+    processor = ProcessorMeter(paths.processor_json, lambda: read_slices(CGROUP_ROOT, machine.boot_id))
     parts = LinkParts(
         dialer=Dialer(settings, paths),
         renewer=Renewer(settings, paths),
         executor=UnixExecutorPort(),
         spool=spool,
-        machine=read_machine_identity(paths.machine_id),
-        sample=lambda: sample_node(paths) | sample_accounts(CGROUP_ROOT),
+        machine=machine,
+        sample=lambda: sample_node(paths) | sample_accounts(CGROUP_ROOT) | processor.gauges(),
+        processor=processor,
         status_file=StatusFile(paths.status_json),
         notifier=notifier,
         pulse=pulse,

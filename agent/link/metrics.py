@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import psutil
 
 from agent.link.settings import NodePaths
@@ -68,6 +69,36 @@ def sample_accounts(cgroup_root: Path, name_of_uid: Callable[[int], str | None] 
         usage = _read_unified(cgroup_root / slice_path) if is_unified else _read_legacy(cgroup_root, slice_path)
         gauges.update({f"accounts.{name}.{key}": value for key, value in usage.items()})
     return gauges
+
+
+class SliceUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What one account's slice used of the processor."""
+
+    uid: int
+    slice_id: str
+    """A slice that was made anew has another one."""
+    seconds: float
+    """Since it was made."""
+
+
+def read_slices(
+    cgroup_root: Path, boot_id: str, name_of_uid: Callable[[int], str | None] | None = None
+) -> dict[str, SliceUse]:
+    """Name of each account with a slice to what the slice used. `boot_id`: of this boot; inodes begin anew with it."""
+    find_name = name_of_uid or _find_tenant_name
+    is_unified = (cgroup_root / "cgroup.controllers").exists()
+    tree = cgroup_root if is_unified else cgroup_root / "cpuacct"
+    found: dict[str, SliceUse] = {}
+    for uid in _list_tenant_uids(tree):
+        slice_path = f"user.slice/user-{uid}.slice"
+        usage = _read_unified(tree / slice_path) if is_unified else _read_legacy(cgroup_root, slice_path)
+        name = find_name(uid)
+        if name is None or "cpu_seconds" not in usage:
+            continue
+        with contextlib.suppress(OSError):
+            slice_id = f"{boot_id}:{(tree / slice_path).stat().st_ino}"
+            found[name] = SliceUse(uid=uid, slice_id=slice_id, seconds=usage["cpu_seconds"])
+    return found
 
 
 def _list_tenant_uids(tree: Path) -> list[int]:

@@ -22,6 +22,7 @@ from agent.link.ending import EndKind, SessionEnd, next_delay_seconds
 from agent.link.health import UnitStates
 from agent.link.outbox import Outbox
 from agent.link.port import ExecutorPort
+from agent.link.processor import ProcessorMeter
 from agent.link.relay import Relay
 from agent.link.renewal import Renewer
 from agent.link.session import Session, SessionHooks, close_quietly
@@ -82,6 +83,8 @@ class LinkParts(msgspec.Struct, frozen=True, kw_only=True):
     updates: UpdateTaker = NoUpdates()
     witness: Witness | None = None
     """None: it is shown no ends of the audit log."""
+    processor: ProcessorMeter | None = None
+    """None: nobody adds up processor time here."""
 
 
 class LinkService:
@@ -100,14 +103,16 @@ class LinkService:
 
     async def run(self) -> None:
         """Run until cancelled."""
-        timers = (
+        timers = [
             asyncio.create_task(self._check_drift_for_ever(), name="drift-timer"),
             asyncio.create_task(self._parts.renewer.run(), name="renewal-timer"),
             asyncio.create_task(self._relay.health.run(), name="health-timer"),
             asyncio.create_task(self._relay.usage.run(), name="usage-timer"),
             asyncio.create_task(self._relay.room.run(self._reconnect), name="room-timer"),
             asyncio.create_task(self._parts.updates.run(self._relay.keep_update), name="updates"),
-        )
+        ]
+        if self._parts.processor is not None:
+            timers.append(asyncio.create_task(self._parts.processor.run(), name="processor"))
         try:
             while True:
                 end = await self._attempt()

@@ -76,6 +76,11 @@ class NodePaths(msgspec.Struct, frozen=True):
         return self.agent_state_dir / "spool.db"
 
     @property
+    def processor_json(self) -> Path:
+        """What was added up of accounts' processor time (agent/link/processor.py)."""
+        return self.agent_state_dir / "processor.json"
+
+    @property
     def audit_record(self) -> Path:
         """The ends of the controller's audit log that this node was shown (agent/link/witness.py)."""
         return self.agent_state_dir / "audit-record.jsonl"

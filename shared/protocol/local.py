@@ -130,7 +130,7 @@ class TrafficUse(msgspec.Struct, frozen=True, kw_only=True):
 
     account: str
     source: str
-    """Names the counter: whoever begins to count anew has another one. Lower case letters and digits."""
+    """Names the counter and whose it is (UIDxNUMBER): whoever begins to count anew has another one."""
     month: str
     """UTC, as 202611."""
     traffic_bytes: int

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.accounts.models import Account
 from controller.core.audit.models import AuditEntry
+from controller.core.billing.consumed import Consumed, Consumption
 from controller.core.billing.periods import ACTIONS, Life, Period, Turn, list_periods
 from controller.core.clients.models import Client
 from controller.core.context import OpContext
@@ -50,6 +51,7 @@ class AccountUsage(msgspec.Struct, frozen=True, kw_only=True):
     suspended_at: Annotated[datetime | None, Meta(description="Of the present suspension.")]
     deleted_at: datetime | None
     periods: Annotated[tuple[UsagePeriod, ...], Meta(description="In order, without gaps.")]
+    consumed: Consumed
 
 
 class UsagePage(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,9 +87,13 @@ async def export_usage(
         row.id: list_periods(_life_of(row), turns.get(row.id, ()), begins_at=begins_at, ends_at=ends_at)
         for row in found.rows
     }
+    consumption = Consumption(begins_at, ends_at)
+    await consumption.read(ctx.session, [row.id for row in found.rows])
     clients = await _read_clients(ctx.session, {row.client_id for row in found.rows})
     names = await _read_names(ctx.session, {period.package_id for some in periods.values() for period in some})
-    items = tuple(_view(row, clients[row.client_id], periods[row.id], names) for row in found.rows)
+    items = tuple(
+        _view(row, clients[row.client_id], (periods[row.id], names), consumption.of(row.id)) for row in found.rows
+    )
     return UsagePage(begins_at=begins_at, ends_at=ends_at, items=items, next_cursor=found.next_cursor)
 
 
@@ -123,7 +129,10 @@ def _life_of(row: Account) -> Life:
     return Life(row.created_at, row.deleted_at, row.package_id, row.state.value)
 
 
-def _view(row: Account, client: Client, periods: Sequence[Period], names: dict[str, str]) -> AccountUsage:
+def _view(
+    row: Account, client: Client, lived: tuple[Sequence[Period], dict[str, str]], consumed: Consumed
+) -> AccountUsage:
+    periods, names = lived
     return AccountUsage(
         account_id=row.id,
         account_name=row.name,
@@ -146,4 +155,5 @@ def _view(row: Account, client: Client, periods: Sequence[Period], names: dict[s
             )
             for period in periods
         ),
+        consumed=consumed,
     )

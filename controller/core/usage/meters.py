@@ -29,7 +29,8 @@ SOURCES_MAX: Final = 50
 OLDEST: Final = timedelta(days=62)
 """Nodes speak of this month and the one before; nobody changes what was billed long ago."""
 _MONTH: Final = re.compile(r"(20\d\d)(0[1-9]|1[0-2])")
-_SOURCE: Final = re.compile(r"[0-9a-z]{1,32}")
+_SOURCE: Final = re.compile(r"[1-9][0-9]{0,9}x[0-9a-z]{1,20}")
+"""Begins with the uid: a node may still speak of an account whose name somebody else has by now."""
 
 _log = structlog.get_logger("controller.usage")
 
@@ -71,15 +72,21 @@ def parse_meters(gauges: Mapping[str, float], now: datetime) -> dict[str, dict[M
 async def keep_meters(session: AsyncSession, node_id: str, readings: Readings, at: datetime) -> int:
     """Take what a node says of its own accounts, whatever names it gives; how many accounts it spoke of."""
     statement = select(Account).where(Account.node_id == node_id, Account.deleted_at.is_(None))
-    accounts = {account.id: account.name for account in await session.scalars(statement) if account.name in readings}
+    found = {account.id: _own(account, readings) for account in await session.scalars(statement)}
+    accounts = {account_id: said for account_id, said in found.items() if said}
     if not accounts:
         return 0
-    rows = await _read_rows(session, node_id, min(key.month for name in accounts.values() for key in readings[name]))
-    for account_id, name in accounts.items():
-        _take(session, account_id, rows[account_id], readings[name])
+    rows = await _read_rows(session, node_id, month_of(at - OLDEST))
+    for account_id, said in accounts.items():
+        _take(session, account_id, rows[account_id], said)
     await session.flush()
     await _note_month(session, accounts, rows, at)
     return len(accounts)
+
+
+def _own(account: Account, readings: Readings) -> dict[MeterKey, int]:
+    own = f"{account.uid}x"
+    return {key: value for key, value in readings.get(account.name, {}).items() if key.source.startswith(own)}
 
 
 async def _read_rows(
