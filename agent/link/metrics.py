@@ -87,18 +87,32 @@ def read_slices(
     """Name of each account with a slice to what the slice used. `boot_id`: of this boot; inodes begin anew with it."""
     find_name = name_of_uid or _find_tenant_name
     is_unified = (cgroup_root / "cgroup.controllers").exists()
-    tree = cgroup_root if is_unified else cgroup_root / "cpuacct"
+    tree = cgroup_root if is_unified else cgroup_root / "memory"
     found: dict[str, SliceUse] = {}
     for uid in _list_tenant_uids(tree):
         slice_path = f"user.slice/user-{uid}.slice"
-        usage = _read_unified(tree / slice_path) if is_unified else _read_legacy(cgroup_root, slice_path)
+        seconds = _read_processor(cgroup_root, slice_path)
         name = find_name(uid)
-        if name is None or "cpu_seconds" not in usage:
+        if name is None or seconds is None:
             continue
         with contextlib.suppress(OSError):
             slice_id = f"{boot_id}:{(tree / slice_path).stat().st_ino}"
-            found[name] = SliceUse(uid=uid, slice_id=slice_id, seconds=usage["cpu_seconds"])
+            found[name] = SliceUse(uid=uid, slice_id=slice_id, seconds=seconds)
     return found
+
+
+def _read_processor(root: Path, slice_path: str) -> float | None:
+    """Seconds, from the first tree that counts them.
+
+    With one tree for each controller, systemd makes a slice's folder in cpuacct only when something below it asks for
+    accounting; the one for processes alone (`unified`) counts always (Linux 4.20, cgroup-v2.rst: cpu.stat exists
+    whether the controller is enabled or not).
+    """
+    seconds = _read_cpu_stat(root / slice_path)
+    if seconds is None:
+        counted = _read_number(root / "cpuacct" / slice_path / "cpuacct.usage")
+        seconds = None if counted is None else counted / NANOSECONDS
+    return _read_cpu_stat(root / "unified" / slice_path) if seconds is None else seconds
 
 
 def _list_tenant_uids(tree: Path) -> list[int]:
@@ -115,21 +129,24 @@ def _read_unified(folder: Path) -> dict[str, float]:
     usage = _present(
         memory_bytes=_read_number(folder / "memory.current"), processes=_read_number(folder / "pids.current")
     )
+    return usage | _present(cpu_seconds=_read_cpu_stat(folder))
+
+
+def _read_cpu_stat(folder: Path) -> float | None:
     with contextlib.suppress(OSError, ValueError):
         for line in (folder / "cpu.stat").read_text(encoding="ascii").splitlines():
             key, _, value = line.partition(" ")
             if key == "usage_usec":
-                usage["cpu_seconds"] = int(value) / MICROSECONDS
-    return usage
+                return int(value) / MICROSECONDS
+    return None
 
 
 def _read_legacy(root: Path, slice_path: str) -> dict[str, float]:
     """Source: Linux Documentation/admin-guide/cgroup-v1 (memory.rst, pids.rst, cpuacct.rst)."""
-    cpu = _read_number(root / "cpuacct" / slice_path / "cpuacct.usage")
     return _present(
         memory_bytes=_read_number(root / "memory" / slice_path / "memory.usage_in_bytes"),
         processes=_read_number(root / "pids" / slice_path / "pids.current"),
-        cpu_seconds=None if cpu is None else cpu / NANOSECONDS,
+        cpu_seconds=_read_processor(root, slice_path),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -137,20 +138,26 @@ def test_time_whatever_slices_come_and_go_is_the_sum_of_what_each_used(
     assert sum(machine.months().values()) == used
 
 
-def test_slices_of_both_hierarchies_say_what_they_used(tmp_path: Path) -> None:
-    unified, legacy = tmp_path / "v2", tmp_path / "v1"
-    for path, text in (
-        (unified / "cgroup.controllers", "cpu"),
-        (unified / "user.slice/user-20001.slice/cpu.stat", "usage_usec 2500000\n"),
-        (legacy / "cpuacct/user.slice/user-20001.slice/cpuacct.usage", "1500000000"),
-    ):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+@pytest.mark.parametrize(
+    ("tree", "signs", "counts"),
+    [
+        ("", ("cgroup.controllers",), ("cpu.stat", "usage_usec 2500000\n")),
+        ("memory", (), ("../../../cpuacct/user.slice/user-20001.slice/cpuacct.usage", "2500000000")),
+        ("memory", (), ("../../../unified/user.slice/user-20001.slice/cpu.stat", "usage_usec 2500000\n")),
+    ],
+    ids=["one tree", "a tree for each", "a tree for each, and accounting off"],
+)
+def test_slices_in_every_hierarchy_say_what_they_used(
+    tmp_path: Path, tree: str, signs: tuple[str, ...], counts: tuple[str, str]
+) -> None:
+    for sign in signs:
+        (tmp_path / sign).write_text("cpu")
+    folder = tmp_path / tree / "user.slice/user-20001.slice"
+    folder.mkdir(parents=True)
+    path = Path(os.path.normpath(folder / counts[0]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(counts[1])
 
-    found = [read_slices(root, "boot", {20_001: "ada"}.get)["ada"] for root in (unified, legacy)]
+    found = read_slices(tmp_path, "boot", {20_001: "ada"}.get)
 
-    assert [use.seconds for use in found] == [2.5, 1.5]
-    assert [use.slice_id for use in found] == [
-        f"boot:{folder.stat().st_ino}"
-        for folder in (unified / "user.slice/user-20001.slice", legacy / "cpuacct/user.slice/user-20001.slice")
-    ]
+    assert found == {"ada": SliceUse(uid=20_001, slice_id=f"boot:{folder.stat().st_ino}", seconds=2.5)}
