@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-
-from litestar import Litestar
 
 from controller.api.app import Application, Parts, create_app
 from controller.api.handlers import (
@@ -17,6 +15,7 @@ from controller.api.handlers import (
     passkeys,
     password_reset,
 )
+from controller.api.lifespan import Lifespan
 from controller.api.openapi import render_document
 from controller.background import add_background, make_hint_carrier, make_tasks
 from controller.core.accounts.fleet import Reconvergence, committed_by_node, queue_reconverge
@@ -181,7 +180,7 @@ def build_controller(settings: Settings, *, passwords: Passwords | None = None, 
         api_routes=API_ROUTES,
         root_routes=ROOT_ROUTES,
         dependencies=_list_dependencies(base, fleet, streams) | webhooks.dependencies | mails,
-        lifespan=(_as_lifespan(machinery), _keep_token_uses(authenticator), keep_usage(usage, base.counters)),
+        lifespan=(machinery.running, _keep_token_uses(authenticator), keep_usage(usage, base.counters)),
     )
     return Controller(
         role=role,
@@ -356,18 +355,9 @@ def _add_upkeep(schedules: Schedules, fleet: Fleet, upkeep: Upkeep) -> None:
     schedules.add(Schedule(name="nodes.health", every_seconds=HEALTH_SECONDS, run=review_health))
 
 
-def _as_lifespan(machinery: Machinery) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
+def _keep_token_uses(authenticator: Authenticator) -> Lifespan:
     @asynccontextmanager
-    async def run(_app: Litestar) -> AsyncIterator[None]:
-        async with machinery.running():
-            yield
-
-    return run
-
-
-def _keep_token_uses(authenticator: Authenticator) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
-    @asynccontextmanager
-    async def run(_app: Litestar) -> AsyncIterator[None]:
+    async def run() -> AsyncIterator[None]:
         yield
         await authenticator.identities.write_uses()
 

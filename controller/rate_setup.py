@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-from litestar import Litestar
-
+from controller.api.lifespan import Lifespan
 from controller.core.api_usage.recorder import UsageRecorder, UsageRetention
 from controller.core.rate_limits.counters import Counters, MemoryCounters, RedisCounters
 from controller.db.engine import Database
@@ -31,11 +30,11 @@ def make_usage(database: Database, schedules: Schedules) -> UsageRecorder:
     return UsageRecorder(database)
 
 
-def keep_usage(usage: UsageRecorder, counters: Counters) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
+def keep_usage(usage: UsageRecorder, counters: Counters) -> Lifespan:
     """Part of the application's lifespan: what was counted is written, and Redis left in order."""
 
     @asynccontextmanager
-    async def run(_app: Litestar) -> AsyncIterator[None]:
+    async def run() -> AsyncIterator[None]:
         async with usage.running():
             yield
         await counters.close()

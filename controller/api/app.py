@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from litestar import Litestar, Request, Router
-from litestar.di import Provide
+from litestar import Litestar, Request
 
 from controller.api import scopes
-from controller.api.body import StrictRequest
 from controller.api.edge import Edge, EdgeParts
-from controller.api.errors import answer_error
+from controller.api.given import Given
 from controller.api.guards import make_guard, require_identity
 from controller.api.handlers import (
     api_usage,
@@ -32,9 +29,10 @@ from controller.api.handlers import (
     users,
 )
 from controller.api.handlers.health import Probes
-from controller.api.openapi import openapi_config
+from controller.api.lifespan import Lifespan
 from controller.api.rate_gate import RateGate
 from controller.api.rate_limit import LoginThrottle
+from controller.api.routing import compile_routes
 from controller.core.api_usage.recorder import UsageRecorder
 from controller.core.auth.service import Authenticator
 from controller.core.context import Actor
@@ -45,9 +43,6 @@ from controller.core.rate_limits.policy import RateBook
 from controller.core.rate_limits.tiers import TierBook
 from controller.metrics.registry import HttpMetrics
 from shared.errors import FleetError
-
-API_PREFIX: Final = "/api/v1"
-MAX_BODY_BYTES: Final = 2 * 1024 * 1024
 
 _OWN_ROUTES: Final = (
     *auth.ROUTES,
@@ -62,8 +57,6 @@ _OWN_ROUTES: Final = (
     *members.ROUTES,
     *events.ROUTES,
 )
-
-Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,18 +93,12 @@ class Application:
 def create_app(parts: Parts) -> Application:
     """Put the application together."""
     gate = RateGate(RateBook(parts.operations.database), parts.counters)
-    api = Router(API_PREFIX, route_handlers=[*_OWN_ROUTES, *parts.api_routes])
-    app = Litestar(
-        route_handlers=[api, *health.ROUTES, *docs.ROUTES, *parts.root_routes],
-        dependencies=_dependencies(parts, gate),
-        exception_handlers={Exception: answer_error},
-        after_exception=[_make_refusal_note(parts.operations)],
-        guards=[make_guard(parts.operations.database)],
-        lifespan=list(parts.lifespan),
-        logging_config=None,
-        openapi_config=openapi_config(),
-        request_class=StrictRequest,
-        request_max_body_size=MAX_BODY_BYTES,
+    values = _list_values(parts, gate)
+    routes = compile_routes(
+        (*_OWN_ROUTES, *parts.api_routes),
+        (*health.ROUTES, *docs.ROUTES, *parts.root_routes),
+        frozenset(values),
+        _ASKED,
     )
     edge = EdgeParts(
         identities=parts.authenticator,
@@ -122,8 +109,14 @@ def create_app(parts: Parts) -> Application:
         metrics=parts.metrics,
         note_use=parts.usage.note,
         own_origin=parts.own_origin,
+        given=Given(
+            values=values,
+            guard=make_guard(parts.operations.database),
+            note_refusal=_make_refusal_note(parts.operations),
+        ),
+        lifespan=parts.lifespan,
     )
-    return Application(asgi=Edge(app, edge), litestar=app)
+    return Application(asgi=Edge(routes, edge), litestar=routes)
 
 
 def _make_refusal_note(operations: Operations) -> Callable[[Exception, Any], Coroutine[Any, Any, None]]:
@@ -140,8 +133,8 @@ def _make_refusal_note(operations: Operations) -> Callable[[Exception, Any], Cor
     return note_refusal
 
 
-def _dependencies(parts: Parts, gate: RateGate) -> dict[str, Provide]:
-    values: dict[str, Any] = {
+def _list_values(parts: Parts, gate: RateGate) -> dict[str, Any]:
+    return {
         "operations": parts.operations,
         "authenticator": parts.authenticator,
         "publisher": parts.publisher,
@@ -150,19 +143,6 @@ def _dependencies(parts: Parts, gate: RateGate) -> dict[str, Provide]:
         "rate_gate": gate,
         **(parts.dependencies or {}),
     }
-    provided = {name: _provide(value) for name, value in values.items()}
-    return {
-        **provided,
-        "actor": Provide(provide_actor, sync_to_thread=False),
-        "request_id": Provide(provide_request_id, sync_to_thread=False),
-    }
-
-
-def _provide(value: Any) -> Provide:
-    def give() -> Any:
-        return value
-
-    return Provide(give, sync_to_thread=False)
 
 
 def provide_actor(request: Request[Any, Any, Any]) -> Actor:
@@ -177,3 +157,7 @@ def provide_actor(request: Request[Any, Any, Any]) -> Actor:
 def provide_request_id(request: Request[Any, Any, Any]) -> str:
     """The id of this request."""
     return scopes.request_id_of(request.scope)
+
+
+_ASKED: Final = (("actor", provide_actor), ("request_id", provide_request_id))
+"""What handlers are given that comes from the request."""

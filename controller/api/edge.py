@@ -10,7 +10,7 @@ import dataclasses
 import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final, Protocol
@@ -22,6 +22,8 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from controller.api import scopes
 from controller.api.errors import PROBLEM_MEDIA_TYPE, log_problem, problem_of, render_problem
+from controller.api.given import Given, bind_given
+from controller.api.lifespan import Lifespan, serve_lifespan
 from controller.api.origin import require_own_origin
 from controller.api.rate_gate import RateGate
 from controller.core.api_usage.recorder import Use
@@ -101,6 +103,8 @@ class EdgeParts:
     metrics: HttpMetrics
     note_use: NoteUse
     own_origin: str
+    given: Given
+    lifespan: Sequence[Lifespan] = ()
 
 
 class Edge:
@@ -116,11 +120,14 @@ class Edge:
         self._metrics = parts.metrics
         self._note_use = parts.note_use
         self._own_origin = parts.own_origin
+        self._given = parts.given
+        self._lifespan = parts.lifespan
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
+            await serve_lifespan(self._lifespan, receive, send)
             return
+        bind_given(self._given)
         request_id = _request_id_from(Headers.from_scope(scope))  # type: ignore[arg-type] # any scope with headers
         scopes.remember_request_id(scope, request_id)
         clear_contextvars()
