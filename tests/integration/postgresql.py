@@ -27,20 +27,20 @@ _OPTIONS = (
     "autovacuum=off",
 )
 
-_TRUNCATE_ALL = """
-DO $$ DECLARE names text; guard record; BEGIN
-  SELECT string_agg(format('%I', tablename), ', ') INTO names FROM pg_tables
-    WHERE schemaname = 'public' AND tablename <> 'alembic_version';
-  FOR guard IN SELECT tgname, tgrelid::regclass AS home FROM pg_trigger WHERE NOT tgisinternal LOOP
-    EXECUTE format('ALTER TABLE %s DISABLE TRIGGER %I', guard.home, guard.tgname);
-  END LOOP;
-  EXECUTE 'TRUNCATE ' || names || ' CASCADE';
-  FOR guard IN SELECT tgname, tgrelid::regclass AS home FROM pg_trigger WHERE NOT tgisinternal LOOP
-    EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', guard.home, guard.tgname);
-  END LOOP;
-END $$
+_END_OTHERS = """
+SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+  WHERE datname = current_database() AND pid <> pg_backend_pid()
 """
-"""The audit log refuses to be emptied, as it should; so its triggers stand aside for a moment."""
+"""Waits for each, so that nothing is committed behind our back."""
+
+_LIST_FILLED = """
+SELECT quote_ident(relname) FROM pg_class
+  WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname <> 'alembic_version'
+    AND pg_relation_size(oid) > 0
+"""
+"""Tables whose file is not empty. A test fills a few of a hundred, and to truncate all of them takes 0.2 s."""
+
+_LIST_GUARDS = "SELECT quote_ident(tgname), tgrelid::regclass::text FROM pg_trigger WHERE NOT tgisinternal"
 
 
 def find_binaries() -> Path | None:
@@ -114,9 +114,20 @@ class PostgresCluster:
         self._execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
 
     def _empty(self, name: str) -> None:
-        """End what a test left open, then remove all rows."""
-        self._execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
-        self._execute(_TRUNCATE_ALL, database=name)
+        """End what a test left open, then remove all rows and the space that they took."""
+
+        async def run() -> None:
+            connection = await asyncpg.connect(host=str(self.socket_dir), user=self.user, database=name)
+            try:
+                await connection.execute(_END_OTHERS)
+                filled = [row[0] for row in await connection.fetch(_LIST_FILLED)]
+                if filled:
+                    await _delete_rows(connection, filled)
+                    await connection.execute(f"VACUUM {', '.join(filled)}")
+            finally:
+                await connection.close()
+
+        asyncio.run(run())
 
     def _execute(self, statement: str, *, database: str = "postgres") -> None:
         async def run() -> None:
@@ -127,6 +138,19 @@ class PostgresCluster:
                 await connection.close()
 
         asyncio.run(run())
+
+
+async def _delete_rows(connection: asyncpg.Connection, tables: list[str]) -> None:
+    """In no order: foreign keys and other triggers stand aside, those of the audit log too, which else refuse it."""
+    guards = [(name, table) for name, table in await connection.fetch(_LIST_GUARDS) if table in tables]
+    async with connection.transaction():
+        await connection.execute("SET LOCAL session_replication_role = replica")
+        for name, table in guards:
+            await connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER {name}")
+        for table in tables:
+            await connection.execute(f"DELETE FROM {table}")
+        for name, table in guards:
+            await connection.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}")
 
 
 @contextmanager
