@@ -14,6 +14,7 @@ from msgspec import Meta
 from controller.settings import CONFIG_VARIABLE, ENVIRONMENT_PREFIX, FILE_SUFFIX, Settings, read_config_file
 
 _HIDDEN: Final = "***"
+_DEFAULTS: Final = {field.name: field.default for field in msgspec.structs.fields(Settings)}
 
 
 class SettingView(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,8 +51,7 @@ def _source_of(name: str, value: Any, environment: Mapping[str, str], in_file: M
     variable = ENVIRONMENT_PREFIX + name.upper()
     if variable in environment or variable + FILE_SUFFIX in environment:
         return "environment"
-    default = next(field.default for field in msgspec.structs.fields(Settings) if field.name == name)
-    return "file" if name in in_file else "default" if value == default else "command"
+    return "file" if name in in_file else "default" if value == _DEFAULTS[name] else "command"
 
 
 def _render(value: Any) -> str:
