@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -34,6 +35,8 @@ def compile_routes() -> None:
 
 def serve() -> None:
     compile_routes()
+    gc.collect()
+    gc.freeze()  # or every child's first collection walks through all of this, and copies its pages
     for line in sys.stdin:
         request = json.loads(line)
         answer = start(request) if "start" in request else poll(request["poll"])
