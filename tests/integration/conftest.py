@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -34,6 +35,13 @@ FAST_HASHER = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 @pytest.fixture(scope="session", autouse=True)
 def quiet_logs() -> None:
     configure_logging("warning", "json")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imports_for_good() -> None:
+    """As controller.serve.tune_process: the collector walked through every library and every test, again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
