@@ -44,6 +44,8 @@ ASKS_OTHERS = frozenset({"GET /api/v1/sites/{site_id}/logs/{log}", "POST /api/v1
 """Operations that a connected node or a mail server answers; neither is there, and 503 is the right answer."""
 EXAMPLES = {Role.ROOT: 10, Role.RESELLER: 4, Role.CLIENT: 4, Role.MEMBER: 4}
 """For each operation, once with what fits the document and once with what does not. Tenants are refused most of it."""
+SHARES = 4
+"""The operations are dealt out to so many tests, for each role: as one it took minutes of one worker's processor."""
 
 
 @dataclass
@@ -165,11 +167,12 @@ def api_schema(target: Target) -> Any:
 
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning")  # of schemathesis' own strategies
 # The fixture of schemathesis itself does not know pytest 9 yet, so the loop over operations is ours.
+@pytest.mark.parametrize("share", range(SHARES))
 @pytest.mark.parametrize("role", EXAMPLES, ids=lambda role: role.value)
 def test_every_operation_keeps_its_promises(
-    api_schema: Any, target: Target, subtests: pytest.Subtests, role: Role
+    api_schema: Any, target: Target, subtests: pytest.Subtests, role: Role, share: int
 ) -> None:
-    for found in api_schema.get_all_operations():
+    for found in list(api_schema.get_all_operations())[share::SHARES]:
         operation = found.ok()
         for mode in schemathesis.GenerationMode:
             with subtests.test(operation=operation.label, mode=mode.value):
