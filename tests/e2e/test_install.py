@@ -51,6 +51,10 @@ def is_settled(fleet: Fleet, name: str) -> bool:
     return all(job["is_final"] for job in jobs)
 
 
+def has_seen_audit(fleet: Fleet, node: str) -> bool:
+    return fleet.run(node, "/usr/bin/test", "-s", "/var/lib/wcp360-agent/audit-record.jsonl").exit_code == 0
+
+
 def test_install_when_run_twice_changes_nothing_and_uninstall_leaves_nothing(fleet: Fleet, bare_node: str) -> None:
     # python3 is Debian's and stays; with it there from the start, the comparison is about our files only.
     fleet.run(
@@ -64,6 +68,8 @@ def test_install_when_run_twice_changes_nothing_and_uninstall_leaves_nothing(fle
     first = paste(fleet, bare_node, fleet.install_command(bare_node, roles=["backup"]))
     assert first.exit_code == 0, first.stdout + first.stderr
     wait_until(lambda: is_settled(fleet, bare_node), timeout_seconds=60, what="the node's first manifest")
+    # A node remembers what it was shown of the audit log, some seconds after it connected.
+    wait_until(lambda: has_seen_audit(fleet, bare_node), timeout_seconds=120, what="the node's first audit checkpoint")
     installed = files_of(fleet, bare_node)
     second = paste(fleet, bare_node, fleet.install_command(bare_node, roles=["backup"]))
     assert second.exit_code == 0, second.stdout + second.stderr
