@@ -201,12 +201,17 @@ def start_fleet(run_dir: Path, lab_name: str, suites: list[str]) -> Fleet:
     )
     lab = Lab(lab_name, progress=lambda _line: None)
     lab.down()
-    lab.up(len(suites), suites=suites)
-    controller.start()
-    hosts = tuple(node.name for node in lab.nodes)
-    fleet = Fleet(controller=controller, lab=lab, api=controller.sign_in(), hosts=hosts)
-    for name in hosts:
-        fleet.enrol(name)
+    try:
+        lab.up(len(suites), suites=suites)
+        controller.start()
+        hosts = tuple(node.name for node in lab.nodes)
+        fleet = Fleet(controller=controller, lab=lab, api=controller.sign_in(), hosts=hosts)
+        for name in hosts:
+            fleet.enrol(name)
+    except BaseException:  # also pytest's own when the time is over: nobody else knows what was started
+        controller.stop()
+        lab.down()
+        raise
     return fleet
 
 
