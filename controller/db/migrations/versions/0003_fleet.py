@@ -100,6 +100,22 @@ def upgrade() -> None:
     sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_node_signals'))
     )
+    op.create_table('notice_cursors',
+    sa.Column('number', sa.BigInteger(), nullable=False),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_notice_cursors'))
+    )
+    op.create_table('noticed_items',
+    sa.Column('item_id', sa.String(length=200), nullable=False),
+    sa.Column('severity', sa.String(length=16), nullable=False),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_noticed_items')),
+    sa.UniqueConstraint('item_id', name=op.f('uq_noticed_items_item_id'))
+    )
     op.create_table('parked_resources',
     sa.Column('node_id', sa.String(length=36), nullable=False),
     sa.Column('account_id', sa.String(length=36), nullable=True),
@@ -124,6 +140,16 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_parked_resources_account_id'), ['account_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_parked_resources_node_id'), ['node_id'], unique=False)
 
+    op.create_table('platform_policies',
+    sa.Column('name', sa.String(length=64), nullable=False),
+    sa.Column('value', sa.JSON(), nullable=False),
+    sa.Column('changed_by', sa.String(length=200), nullable=False),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_platform_policies')),
+    sa.UniqueConstraint('name', name=op.f('uq_platform_policies_name'))
+    )
     op.create_table('processes',
     sa.Column('role', sa.String(length=16), nullable=False),
     sa.Column('instance', sa.String(length=40), nullable=False),
@@ -227,10 +253,6 @@ def upgrade() -> None:
     sa.Column('second_factor_roles', sa.JSON(), nullable=False),
     sa.Column('allowed_networks', sa.JSON(), nullable=False),
     sa.Column('denied_networks', sa.JSON(), nullable=False),
-    sa.Column('sessions_max', sa.Integer(), nullable=False),
-    sa.Column('step_up_minutes', sa.Integer(), nullable=False),
-    sa.Column('password_length_min', sa.Integer(), nullable=False),
-    sa.Column('password_history', sa.Integer(), nullable=False),
     sa.Column('id', sa.String(length=36), nullable=False),
     sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
     sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
@@ -260,24 +282,6 @@ def upgrade() -> None:
     with op.batch_alter_table('tasks', schema=None) as batch_op:
         batch_op.create_index('ix_tasks_state_run_at', ['state', 'run_at'], unique=False)
 
-    op.create_table('webhook_endpoints',
-    sa.Column('url', sa.String(length=2000), nullable=False),
-    sa.Column('description', sa.String(length=500), nullable=False),
-    sa.Column('events', sa.JSON(), nullable=False),
-    sa.Column('is_enabled', sa.Boolean(), nullable=False),
-    sa.Column('secret', sa.String(length=100), nullable=False),
-    sa.Column('previous_secret', sa.String(length=100), nullable=True),
-    sa.Column('previous_until', controller.db.base.UtcDateTime(timezone=True), nullable=True),
-    sa.Column('failures', sa.Integer(), nullable=False),
-    sa.Column('failing_since', controller.db.base.UtcDateTime(timezone=True), nullable=True),
-    sa.Column('last_success_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
-    sa.Column('paused_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
-    sa.Column('pause_reason', sa.String(length=300), nullable=False),
-    sa.Column('id', sa.String(length=36), nullable=False),
-    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
-    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
-    sa.PrimaryKeyConstraint('id', name=op.f('pk_webhook_endpoints'))
-    )
     op.create_table('module_health',
     sa.Column('node_id', sa.String(length=36), nullable=False),
     sa.Column('name', sa.String(length=31), nullable=False),
@@ -345,28 +349,6 @@ def upgrade() -> None:
     with op.batch_alter_table('rollouts', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_rollouts_release_id'), ['release_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_rollouts_state'), ['state'], unique=False)
-
-    op.create_table('webhook_deliveries',
-    sa.Column('endpoint_id', sa.String(length=36), nullable=False),
-    sa.Column('message_id', sa.String(length=40), nullable=False),
-    sa.Column('event', sa.String(length=100), nullable=False),
-    sa.Column('subject', sa.String(length=100), nullable=False),
-    sa.Column('body', sa.Text(), nullable=False),
-    sa.Column('state', sa.Enum('pending', 'succeeded', 'failed', name='deliverystate', native_enum=False, length=16), nullable=False),
-    sa.Column('attempts', sa.Integer(), nullable=False),
-    sa.Column('next_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
-    sa.Column('finished_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
-    sa.Column('log', sa.JSON(), nullable=False),
-    sa.Column('replay_of', sa.String(length=36), nullable=True),
-    sa.Column('id', sa.String(length=36), nullable=False),
-    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
-    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
-    sa.ForeignKeyConstraint(['endpoint_id'], ['webhook_endpoints.id'], name=op.f('fk_webhook_deliveries_endpoint_id_webhook_endpoints'), ondelete='CASCADE'),
-    sa.PrimaryKeyConstraint('id', name=op.f('pk_webhook_deliveries'))
-    )
-    with op.batch_alter_table('webhook_deliveries', schema=None) as batch_op:
-        batch_op.create_index('ix_webhook_deliveries_endpoint_id_id', ['endpoint_id', 'id'], unique=False)
-        batch_op.create_index('ix_webhook_deliveries_state_next_at', ['state', 'next_at'], unique=False)
 
     op.create_table('package_rollouts',
     sa.Column('package_id', sa.String(length=36), nullable=False),
@@ -457,6 +439,32 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_rollout_nodes_rollout_id'), ['rollout_id'], unique=False)
         batch_op.create_index('ix_rollout_nodes_state_node_id', ['state', 'node_id'], unique=False)
 
+    op.create_table('webhook_endpoints',
+    sa.Column('reseller_id', sa.String(length=36), nullable=True),
+    sa.Column('client_id', sa.String(length=36), nullable=True),
+    sa.Column('url', sa.String(length=2000), nullable=False),
+    sa.Column('description', sa.String(length=500), nullable=False),
+    sa.Column('events', sa.JSON(), nullable=False),
+    sa.Column('is_enabled', sa.Boolean(), nullable=False),
+    sa.Column('secret', sa.String(length=100), nullable=False),
+    sa.Column('previous_secret', sa.String(length=100), nullable=True),
+    sa.Column('previous_until', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('failures', sa.Integer(), nullable=False),
+    sa.Column('failing_since', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('last_success_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('paused_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('pause_reason', sa.String(length=300), nullable=False),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['client_id'], ['clients.id'], name=op.f('fk_webhook_endpoints_client_id_clients'), ondelete='CASCADE'),
+    sa.ForeignKeyConstraint(['reseller_id'], ['resellers.id'], name=op.f('fk_webhook_endpoints_reseller_id_resellers'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_webhook_endpoints'))
+    )
+    with op.batch_alter_table('webhook_endpoints', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_webhook_endpoints_client_id'), ['client_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_webhook_endpoints_reseller_id'), ['reseller_id'], unique=False)
+
     op.create_table('api_usage',
     sa.Column('kind', sa.String(length=8), nullable=False),
     sa.Column('subject', sa.String(length=200), nullable=False),
@@ -507,6 +515,64 @@ def upgrade() -> None:
     with op.batch_alter_table('api_usage_addresses', schema=None) as batch_op:
         batch_op.create_index('ix_api_usage_addresses_last_seen_at', ['last_seen_at'], unique=False)
         batch_op.create_index(batch_op.f('ix_api_usage_addresses_user_id'), ['user_id'], unique=False)
+
+    op.create_table('notice_mails',
+    sa.Column('user_id', sa.String(length=36), nullable=False),
+    sa.Column('kind', sa.String(length=40), nullable=False),
+    sa.Column('address', sa.String(length=254), nullable=False),
+    sa.Column('state', sa.Enum('pending', 'sent', 'dead', name='mailstate', native_enum=False, length=16), nullable=False),
+    sa.Column('due_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('next_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('give_up_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('claimed_until', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('attempts', sa.Integer(), nullable=False),
+    sa.Column('error', sa.String(length=500), nullable=False),
+    sa.Column('sent_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['user_id'], ['users.id'], name=op.f('fk_notice_mails_user_id_users'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_notice_mails'))
+    )
+    with op.batch_alter_table('notice_mails', schema=None) as batch_op:
+        batch_op.create_index('ix_notice_mails_state_next_at', ['state', 'next_at'], unique=False)
+        batch_op.create_index('ix_notice_mails_user_id_kind_due_at', ['user_id', 'kind', 'due_at'], unique=False)
+        batch_op.create_index('ix_notice_mails_user_id_sent_at', ['user_id', 'sent_at'], unique=False)
+
+    op.create_table('notice_preferences',
+    sa.Column('user_id', sa.String(length=36), nullable=False),
+    sa.Column('kind', sa.String(length=40), nullable=False),
+    sa.Column('is_mailed', sa.Boolean(), nullable=False),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['user_id'], ['users.id'], name=op.f('fk_notice_preferences_user_id_users'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_notice_preferences')),
+    sa.UniqueConstraint('user_id', 'kind', name=op.f('uq_notice_preferences_user_id'))
+    )
+    with op.batch_alter_table('notice_preferences', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_notice_preferences_user_id'), ['user_id'], unique=False)
+
+    op.create_table('notices',
+    sa.Column('user_id', sa.String(length=36), nullable=False),
+    sa.Column('kind', sa.String(length=40), nullable=False),
+    sa.Column('source', sa.String(length=100), nullable=False),
+    sa.Column('subject', sa.String(length=100), nullable=False),
+    sa.Column('title', sa.String(length=200), nullable=False),
+    sa.Column('text', sa.Text(), nullable=False),
+    sa.Column('happened_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('read_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['user_id'], ['users.id'], name=op.f('fk_notices_user_id_users'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_notices')),
+    sa.UniqueConstraint('user_id', 'source', name=op.f('uq_notices_user_id'))
+    )
+    with op.batch_alter_table('notices', schema=None) as batch_op:
+        batch_op.create_index('ix_notices_created_at', ['created_at'], unique=False)
+        batch_op.create_index('ix_notices_user_id_id', ['user_id', 'id'], unique=False)
+        batch_op.create_index('ix_notices_user_id_read_at', ['user_id', 'read_at'], unique=False)
 
     op.create_table('passkey_challenges',
     sa.Column('challenge', sa.LargeBinary(), nullable=False),
@@ -587,6 +653,31 @@ def upgrade() -> None:
     with op.batch_alter_table('recovery_codes', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_recovery_codes_user_id'), ['user_id'], unique=False)
 
+    op.create_table('rules',
+    sa.Column('name', sa.String(length=40), nullable=False),
+    sa.Column('owner', sa.String(length=50), nullable=False),
+    sa.Column('description', sa.String(length=500), nullable=False),
+    sa.Column('events', sa.JSON(), nullable=False),
+    sa.Column('conditions', sa.JSON(), nullable=False),
+    sa.Column('action', sa.JSON(), nullable=False),
+    sa.Column('is_enabled', sa.Boolean(), nullable=False),
+    sa.Column('runs_per_hour', sa.Integer(), nullable=False),
+    sa.Column('maker_id', sa.String(length=36), nullable=True),
+    sa.Column('maker_name', sa.String(length=200), nullable=False),
+    sa.Column('grants', sa.JSON(), nullable=False),
+    sa.Column('paused_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('pause_reason', sa.String(length=300), nullable=False),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['maker_id'], ['users.id'], name=op.f('fk_rules_maker_id_users'), ondelete='SET NULL'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_rules')),
+    sa.UniqueConstraint('owner', 'name', name=op.f('uq_rules_owner'))
+    )
+    with op.batch_alter_table('rules', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_rules_maker_id'), ['maker_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_rules_owner'), ['owner'], unique=False)
+
     op.create_table('second_factors',
     sa.Column('user_id', sa.String(length=36), nullable=False),
     sa.Column('sealed_secret', sa.LargeBinary(), nullable=False),
@@ -642,6 +733,9 @@ def upgrade() -> None:
     sa.Column('inodes', sa.BigInteger(), nullable=True),
     sa.Column('memory_bytes', sa.BigInteger(), nullable=True),
     sa.Column('processes_max', sa.BigInteger(), nullable=True),
+    sa.Column('bandwidth_bytes', sa.BigInteger(), nullable=True),
+    sa.Column('cpu_seconds', sa.BigInteger(), nullable=True),
+    sa.Column('month', sa.Date(), nullable=True),
     sa.Column('sampled_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
     sa.Column('id', sa.String(length=36), nullable=False),
     sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
@@ -682,6 +776,23 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_account_members_account_id'), ['account_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_account_members_user_id'), ['user_id'], unique=False)
 
+    op.create_table('account_meters',
+    sa.Column('account_id', sa.String(length=36), nullable=False),
+    sa.Column('limit_key', sa.String(length=40), nullable=False),
+    sa.Column('month', sa.Date(), nullable=False),
+    sa.Column('source', sa.String(length=32), nullable=False),
+    sa.Column('value', sa.BigInteger(), nullable=False),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['account_id'], ['accounts.id'], name=op.f('fk_account_meters_account_id_accounts'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_account_meters')),
+    sa.UniqueConstraint('account_id', 'limit_key', 'month', 'source', name=op.f('uq_account_meters_account_id'))
+    )
+    with op.batch_alter_table('account_meters', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_account_meters_account_id'), ['account_id'], unique=False)
+        batch_op.create_index('ix_account_meters_month', ['month'], unique=False)
+
     op.create_table('account_usage',
     sa.Column('account_id', sa.String(length=36), nullable=False),
     sa.Column('limit_key', sa.String(length=40), nullable=False),
@@ -705,21 +816,20 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_account_usage_near_since'), ['near_since'], unique=False)
         batch_op.create_index(batch_op.f('ix_account_usage_over_since'), ['over_since'], unique=False)
 
-    op.create_table('deletion_certificates',
-    sa.Column('account_id', sa.String(length=36), nullable=False),
-    sa.Column('content', sa.JSON(), nullable=False),
-    sa.Column('content_hash', sa.String(length=64), nullable=False),
-    sa.Column('audit_number', sa.BigInteger(), nullable=True),
-    sa.Column('audit_hash', sa.String(length=64), nullable=True),
+    op.create_table('notice_mail_items',
+    sa.Column('mail_id', sa.String(length=36), nullable=False),
+    sa.Column('notice_id', sa.String(length=36), nullable=False),
     sa.Column('id', sa.String(length=36), nullable=False),
     sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
     sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
-    sa.ForeignKeyConstraint(['account_id'], ['accounts.id'], name=op.f('fk_deletion_certificates_account_id_accounts'), ondelete='RESTRICT'),
-    sa.PrimaryKeyConstraint('id', name=op.f('pk_deletion_certificates')),
-    sa.UniqueConstraint('account_id', name=op.f('uq_deletion_certificates_account_id'))
+    sa.ForeignKeyConstraint(['mail_id'], ['notice_mails.id'], name=op.f('fk_notice_mail_items_mail_id_notice_mails'), ondelete='CASCADE'),
+    sa.ForeignKeyConstraint(['notice_id'], ['notices.id'], name=op.f('fk_notice_mail_items_notice_id_notices'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_notice_mail_items')),
+    sa.UniqueConstraint('mail_id', 'notice_id', name=op.f('uq_notice_mail_items_mail_id'))
     )
-    with op.batch_alter_table('deletion_certificates', schema=None) as batch_op:
-        batch_op.create_index('ix_deletion_certificates_audit_number', ['audit_number'], unique=False)
+    with op.batch_alter_table('notice_mail_items', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_notice_mail_items_mail_id'), ['mail_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_notice_mail_items_notice_id'), ['notice_id'], unique=False)
 
     op.create_table('overuse_cases',
     sa.Column('account_id', sa.String(length=36), nullable=False),
@@ -778,6 +888,38 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_reseller_suspended_accounts_account_id'), ['account_id'], unique=True)
         batch_op.create_index(batch_op.f('ix_reseller_suspended_accounts_reseller_id'), ['reseller_id'], unique=False)
 
+    op.create_table('rule_runs',
+    sa.Column('rule_id', sa.String(length=36), nullable=False),
+    sa.Column('event_id', sa.String(length=36), nullable=False),
+    sa.Column('account_id', sa.String(length=36), nullable=True),
+    sa.Column('client_id', sa.String(length=36), nullable=True),
+    sa.Column('event', sa.String(length=100), nullable=False),
+    sa.Column('subject', sa.String(length=100), nullable=False),
+    sa.Column('target_account_id', sa.String(length=36), nullable=True),
+    sa.Column('data', sa.Text(), nullable=False),
+    sa.Column('depth', sa.Integer(), nullable=False),
+    sa.Column('is_counted', sa.Boolean(), nullable=False),
+    sa.Column('state', sa.Enum('pending', 'done', 'skipped', 'stopped', 'failed', name='runstate', native_enum=False, length=16), nullable=False),
+    sa.Column('attempts', sa.Integer(), nullable=False),
+    sa.Column('next_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('outcome', sa.String(length=500), nullable=False),
+    sa.Column('error_code', sa.String(length=64), nullable=False),
+    sa.Column('finished_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['account_id'], ['accounts.id'], name=op.f('fk_rule_runs_account_id_accounts'), ondelete='CASCADE'),
+    sa.ForeignKeyConstraint(['client_id'], ['clients.id'], name=op.f('fk_rule_runs_client_id_clients'), ondelete='CASCADE'),
+    sa.ForeignKeyConstraint(['rule_id'], ['rules.id'], name=op.f('fk_rule_runs_rule_id_rules'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_rule_runs')),
+    sa.UniqueConstraint('rule_id', 'event_id', name=op.f('uq_rule_runs_rule_id'))
+    )
+    with op.batch_alter_table('rule_runs', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_rule_runs_account_id'), ['account_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_rule_runs_client_id'), ['client_id'], unique=False)
+        batch_op.create_index('ix_rule_runs_rule_id_id', ['rule_id', 'id'], unique=False)
+        batch_op.create_index('ix_rule_runs_state_next_at', ['state', 'next_at'], unique=False)
+
     op.create_table('ssh_keys',
     sa.Column('account_id', sa.String(length=36), nullable=False),
     sa.Column('name', sa.String(length=100), nullable=False),
@@ -817,6 +959,34 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_usage_days_account_id'), ['account_id'], unique=False)
         batch_op.create_index('ix_usage_days_day', ['day'], unique=False)
         batch_op.create_index('ix_usage_days_package', ['package_id', 'limit_key', 'day'], unique=False)
+
+    op.create_table('webhook_deliveries',
+    sa.Column('endpoint_id', sa.String(length=36), nullable=False),
+    sa.Column('account_id', sa.String(length=36), nullable=True),
+    sa.Column('client_id', sa.String(length=36), nullable=True),
+    sa.Column('message_id', sa.String(length=40), nullable=False),
+    sa.Column('event', sa.String(length=100), nullable=False),
+    sa.Column('subject', sa.String(length=100), nullable=False),
+    sa.Column('body', sa.Text(), nullable=False),
+    sa.Column('state', sa.Enum('pending', 'succeeded', 'failed', 'withdrawn', name='deliverystate', native_enum=False, length=16), nullable=False),
+    sa.Column('attempts', sa.Integer(), nullable=False),
+    sa.Column('next_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('finished_at', controller.db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('log', sa.JSON(), nullable=False),
+    sa.Column('replay_of', sa.String(length=36), nullable=True),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('created_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', controller.db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['account_id'], ['accounts.id'], name=op.f('fk_webhook_deliveries_account_id_accounts'), ondelete='CASCADE'),
+    sa.ForeignKeyConstraint(['client_id'], ['clients.id'], name=op.f('fk_webhook_deliveries_client_id_clients'), ondelete='CASCADE'),
+    sa.ForeignKeyConstraint(['endpoint_id'], ['webhook_endpoints.id'], name=op.f('fk_webhook_deliveries_endpoint_id_webhook_endpoints'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_webhook_deliveries'))
+    )
+    with op.batch_alter_table('webhook_deliveries', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_webhook_deliveries_account_id'), ['account_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_webhook_deliveries_client_id'), ['client_id'], unique=False)
+        batch_op.create_index('ix_webhook_deliveries_endpoint_id_id', ['endpoint_id', 'id'], unique=False)
+        batch_op.create_index('ix_webhook_deliveries_state_next_at', ['state', 'next_at'], unique=False)
 
     with op.batch_alter_table('accounts', schema=None) as batch_op:
         batch_op.add_column(sa.Column('package_version_id', sa.String(length=36), nullable=True))
@@ -887,6 +1057,7 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column('parent_id', sa.String(length=36), nullable=True))
         batch_op.add_column(sa.Column('version', sa.Integer(), nullable=False))
         batch_op.add_column(sa.Column('reseller_id', sa.String(length=36), nullable=True))
+        batch_op.add_column(sa.Column('suspended_at', controller.db.base.UtcDateTime(timezone=True), nullable=True))
         batch_op.add_column(sa.Column('tier', sa.String(length=10), nullable=False))
         batch_op.add_column(sa.Column('limits', sa.JSON(), nullable=False))
         batch_op.add_column(sa.Column('flags', sa.JSON(), nullable=False))
@@ -913,6 +1084,7 @@ def upgrade() -> None:
         batch_op.create_foreign_key(batch_op.f('fk_sessions_impersonator_id_users'), 'users', ['impersonator_id'], ['id'], ondelete='CASCADE')
 
     with op.batch_alter_table('sites', schema=None) as batch_op:
+        batch_op.add_column(sa.Column('php_settings', sa.JSON(), nullable=False))
         batch_op.create_index('ix_sites_parked', ['id'], unique=False, sqlite_where=sa.text('parked_at IS NOT NULL'), postgresql_where=sa.text('parked_at IS NOT NULL'))
 
     with op.batch_alter_table('users', schema=None) as batch_op:
@@ -925,9 +1097,9 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_users_reseller_id'), ['reseller_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_users_role_id'), ['role_id'], unique=False)
         batch_op.create_index('uq_users_email_live', ['email'], unique=True, sqlite_where=sa.text('disabled_at IS NULL'), postgresql_where=sa.text('disabled_at IS NULL'))
+        batch_op.create_foreign_key(batch_op.f('fk_users_reseller_id_resellers'), 'resellers', ['reseller_id'], ['id'], ondelete='RESTRICT')
         batch_op.create_foreign_key(batch_op.f('fk_users_client_id_clients'), 'clients', ['client_id'], ['id'], ondelete='RESTRICT')
         batch_op.create_foreign_key(batch_op.f('fk_users_role_id_roles'), 'roles', ['role_id'], ['id'], ondelete='RESTRICT')
-        batch_op.create_foreign_key(batch_op.f('fk_users_reseller_id_resellers'), 'resellers', ['reseller_id'], ['id'], ondelete='RESTRICT')
 
     # ### end Alembic commands ###
 
@@ -935,9 +1107,9 @@ def upgrade() -> None:
 def downgrade() -> None:
     # ### commands auto generated by Alembic - please adjust! ###
     with op.batch_alter_table('users', schema=None) as batch_op:
-        batch_op.drop_constraint(batch_op.f('fk_users_reseller_id_resellers'), type_='foreignkey')
         batch_op.drop_constraint(batch_op.f('fk_users_role_id_roles'), type_='foreignkey')
         batch_op.drop_constraint(batch_op.f('fk_users_client_id_clients'), type_='foreignkey')
+        batch_op.drop_constraint(batch_op.f('fk_users_reseller_id_resellers'), type_='foreignkey')
         batch_op.drop_index('uq_users_email_live', sqlite_where=sa.text('disabled_at IS NULL'), postgresql_where=sa.text('disabled_at IS NULL'))
         batch_op.drop_index(batch_op.f('ix_users_role_id'))
         batch_op.drop_index(batch_op.f('ix_users_reseller_id'))
@@ -950,6 +1122,7 @@ def downgrade() -> None:
 
     with op.batch_alter_table('sites', schema=None) as batch_op:
         batch_op.drop_index('ix_sites_parked', sqlite_where=sa.text('parked_at IS NOT NULL'), postgresql_where=sa.text('parked_at IS NOT NULL'))
+        batch_op.drop_column('php_settings')
 
     with op.batch_alter_table('sessions', schema=None) as batch_op:
         batch_op.drop_constraint(batch_op.f('fk_sessions_impersonator_id_users'), type_='foreignkey')
@@ -976,6 +1149,7 @@ def downgrade() -> None:
         batch_op.drop_column('flags')
         batch_op.drop_column('limits')
         batch_op.drop_column('tier')
+        batch_op.drop_column('suspended_at')
         batch_op.drop_column('reseller_id')
         batch_op.drop_column('version')
         batch_op.drop_column('parent_id')
@@ -1045,6 +1219,13 @@ def downgrade() -> None:
         batch_op.drop_column('suspended_by')
         batch_op.drop_column('package_version_id')
 
+    with op.batch_alter_table('webhook_deliveries', schema=None) as batch_op:
+        batch_op.drop_index('ix_webhook_deliveries_state_next_at')
+        batch_op.drop_index('ix_webhook_deliveries_endpoint_id_id')
+        batch_op.drop_index(batch_op.f('ix_webhook_deliveries_client_id'))
+        batch_op.drop_index(batch_op.f('ix_webhook_deliveries_account_id'))
+
+    op.drop_table('webhook_deliveries')
     with op.batch_alter_table('usage_days', schema=None) as batch_op:
         batch_op.drop_index('ix_usage_days_package')
         batch_op.drop_index('ix_usage_days_day')
@@ -1056,6 +1237,13 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_ssh_keys_account_id'))
 
     op.drop_table('ssh_keys')
+    with op.batch_alter_table('rule_runs', schema=None) as batch_op:
+        batch_op.drop_index('ix_rule_runs_state_next_at')
+        batch_op.drop_index('ix_rule_runs_rule_id_id')
+        batch_op.drop_index(batch_op.f('ix_rule_runs_client_id'))
+        batch_op.drop_index(batch_op.f('ix_rule_runs_account_id'))
+
+    op.drop_table('rule_runs')
     with op.batch_alter_table('reseller_suspended_accounts', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_reseller_suspended_accounts_reseller_id'))
         batch_op.drop_index(batch_op.f('ix_reseller_suspended_accounts_account_id'))
@@ -1071,16 +1259,22 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_overuse_cases_account_id'))
 
     op.drop_table('overuse_cases')
-    with op.batch_alter_table('deletion_certificates', schema=None) as batch_op:
-        batch_op.drop_index('ix_deletion_certificates_audit_number')
+    with op.batch_alter_table('notice_mail_items', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_notice_mail_items_notice_id'))
+        batch_op.drop_index(batch_op.f('ix_notice_mail_items_mail_id'))
 
-    op.drop_table('deletion_certificates')
+    op.drop_table('notice_mail_items')
     with op.batch_alter_table('account_usage', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_account_usage_over_since'))
         batch_op.drop_index(batch_op.f('ix_account_usage_near_since'))
         batch_op.drop_index(batch_op.f('ix_account_usage_account_id'))
 
     op.drop_table('account_usage')
+    with op.batch_alter_table('account_meters', schema=None) as batch_op:
+        batch_op.drop_index('ix_account_meters_month')
+        batch_op.drop_index(batch_op.f('ix_account_meters_account_id'))
+
+    op.drop_table('account_meters')
     with op.batch_alter_table('account_members', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_account_members_user_id'))
         batch_op.drop_index(batch_op.f('ix_account_members_account_id'))
@@ -1108,6 +1302,11 @@ def downgrade() -> None:
 
     op.drop_table('sign_in_attempts')
     op.drop_table('second_factors')
+    with op.batch_alter_table('rules', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_rules_owner'))
+        batch_op.drop_index(batch_op.f('ix_rules_maker_id'))
+
+    op.drop_table('rules')
     with op.batch_alter_table('recovery_codes', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_recovery_codes_user_id'))
 
@@ -1131,6 +1330,22 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_passkey_challenges_expires_at'))
 
     op.drop_table('passkey_challenges')
+    with op.batch_alter_table('notices', schema=None) as batch_op:
+        batch_op.drop_index('ix_notices_user_id_read_at')
+        batch_op.drop_index('ix_notices_user_id_id')
+        batch_op.drop_index('ix_notices_created_at')
+
+    op.drop_table('notices')
+    with op.batch_alter_table('notice_preferences', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_notice_preferences_user_id'))
+
+    op.drop_table('notice_preferences')
+    with op.batch_alter_table('notice_mails', schema=None) as batch_op:
+        batch_op.drop_index('ix_notice_mails_user_id_sent_at')
+        batch_op.drop_index('ix_notice_mails_user_id_kind_due_at')
+        batch_op.drop_index('ix_notice_mails_state_next_at')
+
+    op.drop_table('notice_mails')
     with op.batch_alter_table('api_usage_addresses', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_api_usage_addresses_user_id'))
         batch_op.drop_index('ix_api_usage_addresses_last_seen_at')
@@ -1141,6 +1356,11 @@ def downgrade() -> None:
         batch_op.drop_index('ix_api_usage_period')
 
     op.drop_table('api_usage')
+    with op.batch_alter_table('webhook_endpoints', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_webhook_endpoints_reseller_id'))
+        batch_op.drop_index(batch_op.f('ix_webhook_endpoints_client_id'))
+
+    op.drop_table('webhook_endpoints')
     with op.batch_alter_table('rollout_nodes', schema=None) as batch_op:
         batch_op.drop_index('ix_rollout_nodes_state_node_id')
         batch_op.drop_index(batch_op.f('ix_rollout_nodes_rollout_id'))
@@ -1157,11 +1377,6 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_package_rollouts_package_id'))
 
     op.drop_table('package_rollouts')
-    with op.batch_alter_table('webhook_deliveries', schema=None) as batch_op:
-        batch_op.drop_index('ix_webhook_deliveries_state_next_at')
-        batch_op.drop_index('ix_webhook_deliveries_endpoint_id_id')
-
-    op.drop_table('webhook_deliveries')
     with op.batch_alter_table('rollouts', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_rollouts_state'))
         batch_op.drop_index(batch_op.f('ix_rollouts_release_id'))
@@ -1175,7 +1390,6 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_module_health_node_id'))
 
     op.drop_table('module_health')
-    op.drop_table('webhook_endpoints')
     with op.batch_alter_table('tasks', schema=None) as batch_op:
         batch_op.drop_index('ix_tasks_state_run_at')
 
@@ -1196,11 +1410,14 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_processes_seen_at'))
 
     op.drop_table('processes')
+    op.drop_table('platform_policies')
     with op.batch_alter_table('parked_resources', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_parked_resources_node_id'))
         batch_op.drop_index(batch_op.f('ix_parked_resources_account_id'))
 
     op.drop_table('parked_resources')
+    op.drop_table('noticed_items')
+    op.drop_table('notice_cursors')
     op.drop_table('node_signals')
     op.drop_table('node_samples')
     with op.batch_alter_table('node_holds', schema=None) as batch_op:
