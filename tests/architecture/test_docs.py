@@ -209,6 +209,8 @@ def test_options_of_wcp360_when_written_in_documents_exist() -> None:
     }
     known["audit", "verify"] |= {option for item in verify.params for option in item.opts}
     known["audit", "export"] |= {"--output"}
+    for options in known.values():
+        options |= {f"--no-{option.removeprefix('--')}" for option in options}
     always = set(SWITCHES) | set(WITH_VALUE) | {"--help"}
     unknown = []
     for path in DOCUMENTS:
