@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller import faults
 from controller.core.audit.chain import append_changes
+from controller.core.audit.duty import require_entries
 from controller.core.audit.refusals import Refusals
 from controller.core.audit.tenants import Tenant
 from controller.core.context import Actor, Change, OpContext
@@ -248,6 +249,8 @@ class Operations:
                 narrow(session, criteria_of(actor.reach))
                 done.append((await use_case(ctx), ctx))
                 narrow(session, ())
+                if not is_dry_run:
+                    await require_entries(ctx)
                 tenants = await append_changes(ctx)
                 jobs = await render_jobs(session, ctx.job_ids)
                 if is_dry_run:

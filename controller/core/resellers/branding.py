@@ -94,11 +94,9 @@ async def set_branding(ctx: OpContext, reseller_id: str, params: BrandingUpdate)
     """
     ctx.actor.require("branding", "write")
     reseller = await get_reseller(ctx.session, reseller_id)
-    row = await _find(ctx.session, reseller.id)
-    before = _view(reseller, row)
-    if row is None:
-        row = ResellerBranding(reseller_id=reseller.id)
-        ctx.session.add(row)
+    found = await _find(ctx.session, reseller.id)
+    before = _view(reseller, found)
+    row = found or ResellerBranding(reseller_id=reseller.id)
     await _take_host(ctx, row, params.host)
     row.name = require_text("name", params.name, high=120)
     row.support_email = require_email("support_email", params.support_email) if params.support_email else ""
@@ -111,10 +109,11 @@ async def set_branding(ctx: OpContext, reseller_id: str, params: BrandingUpdate)
         row.logo, row.logo_type = None, ""
     elif params.logo is not UNSET:
         row.logo, row.logo_type = parse_logo("logo", params.logo)
-    await ctx.session.flush()
     after = _view(reseller, row)
     if after == before:
         return after
+    ctx.session.add(row)
+    await ctx.session.flush()
     old, new = msgspec.to_builtins(before), msgspec.to_builtins(after)
     record(ctx, Change("reseller.set_branding", f"reseller/{reseller.id}", reseller.name, before=old, after=new))
     return after

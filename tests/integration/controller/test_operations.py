@@ -6,6 +6,8 @@ import asyncio
 
 import pytest
 
+from controller.core.audit.chain import record
+from controller.core.context import Change
 from controller.core.events.publisher import Topic
 from controller.core.operations import FleetContext
 from controller.core.packages.models import Package
@@ -24,6 +26,7 @@ async def test_change_that_meets_a_race_once_is_run_again(hosting: Hosting) -> N
         attempts.append(name)
         ctx.session.add(Package(name=name, **LIMITS))
         await ctx.session.flush()
+        record(ctx, Change("package.create", f"package/{name}", name))
         return name
 
     outcome = await hosting.operations.change(ADMIN, "r", use_case)
@@ -69,6 +72,7 @@ async def test_changes_at_once_see_each_other_one_after_the_other(hosting: Hosti
         seen = package.processes_max or 0
         await asyncio.sleep(0)  # gives every other change the chance to come in between
         package.processes_max = seen + 1
+        record(ctx, Change("package.update", f"package/{package_id}", "counter"))
 
     await asyncio.gather(*(hosting.operations.change(ADMIN, "r", add_one) for _ in range(8)))
 
