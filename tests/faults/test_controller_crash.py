@@ -57,6 +57,8 @@ async def lose_a_node(stage: Stage) -> None:
     process = stage.nodes["sim-2"].process
     assert process is not None
     await process.kill()
+    # One that is back before its connection is found broken takes the place of its session, and nobody leaves.
+    await stage.wait_connected("sim-2", is_connected=False)
     await stage.start_node("sim-2")
 
 
