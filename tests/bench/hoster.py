@@ -84,6 +84,7 @@ class Cast:
         self.accounts = Ids(sizes(ACCOUNTS))
         self.users = Ids(len(self.resellers) + 2 * len(self.clients))
         self.jobs, self.tokens, self.webhooks = Ids(sizes(40_000)), Ids(sizes(3000)), Ids(sizes(200))
+        self.rules = Ids(sizes(200))
         self.rollouts, self.package_rollouts, self.releases = Ids(sizes(40)), Ids(sizes(100)), Ids(sizes(30))
         self.admin = new_id()
 
@@ -303,6 +304,40 @@ def _work(cast: Cast) -> Iterator[tuple[str, Rows]]:
     )
 
 
+def _reactions(cast: Cast) -> Iterator[tuple[str, Rows]]:
+    yield (
+        "rules",
+        (
+            {
+                "id": one, "name": f"rule{n}", "events": ["account.update"], "maker_name": "x",
+                "owner": f"reseller/{cast.resellers[n]}",
+            }
+            for n, one in enumerate(cast.rules)
+        ),
+    )  # fmt: skip
+    yield (
+        "rule_runs",
+        (
+            {
+                "rule_id": cast.rules[n], "event_id": f"e{n}", "account_id": cast.accounts[n],
+                "state": "failed" if n % 500 == 0 else "done",
+            }
+            for n in range(cast.sizes(50_000))
+        ),
+    )  # fmt: skip
+    yield (
+        "notices",
+        ({"user_id": cast.users[n], "kind": "limits", "source": f"s{n}"} for n in range(cast.sizes(50_000))),
+    )
+    yield (
+        "notice_mails",
+        (
+            {"user_id": cast.users[n], "kind": "limits", "state": "dead" if n % 500 == 0 else "sent"}
+            for n in range(cast.sizes(50_000))
+        ),
+    )
+
+
 def _sign_ins(cast: Cast) -> Iterator[tuple[str, Rows]]:
     until = NOW + timedelta(days=3650)
     yield (
@@ -335,7 +370,7 @@ def _sign_ins(cast: Cast) -> Iterator[tuple[str, Rows]]:
     )
 
 
-PARTS: Final = (_fleet_of_nodes, _tenants, _accounts, _usage, _changes, _work, _sign_ins)
+PARTS: Final = (_fleet_of_nodes, _tenants, _accounts, _usage, _changes, _work, _reactions, _sign_ins)
 """In the order in which rows name each other."""
 
 
@@ -395,6 +430,6 @@ def _name_ids(cast: Cast) -> dict[str, str]:
     return {
         "account_id": cast.accounts[0], "client_id": cast.clients[0], "reseller_id": cast.resellers[0],
         "package_id": cast.packages[0], "node_id": cast.nodes[0], "user_id": cast.users[0], "job_id": cast.jobs[0],
-        "token_id": cast.tokens[0], "webhook_id": cast.webhooks[0], "rollout_id": cast.rollouts[0],
+        "rule_id": cast.rules[0], "token_id": cast.tokens[0], "webhook_id": cast.webhooks[0], "rollout_id": cast.rollouts[0],
         "package_rollout_id": cast.package_rollouts[0], "release_id": cast.releases[0],
     }  # fmt: skip

@@ -23,7 +23,7 @@ UNASKED: Final[Mapping[str, str]] = {
 }  # fmt: skip
 NO_ROW: Final = frozenset({
     "deletion-certificate", "archive_id", "delivery_id", "domain_id", "drain", "parked_id", "role_id", "site_id", "key_id",
-    "task_id", "username", "number", "diff", "log",
+    "task_id", "username", "notice_id", "policy", "number", "diff", "log",
 })  # fmt: skip
 """Parts of paths of one row, found by its id; what is not made for it here is not asked for."""
 PAGING: Final = frozenset({"limit", "cursor"})
@@ -68,6 +68,10 @@ VALUES: Final[Mapping[str, tuple[str, ...]]] = {
     "since": ("2026-01-03T00:00:00Z",),
     "until": ("2026-01-03T01:00:00Z",),
     "security": ("true",),
+    "unread": ("true",),
+    "tier": ("client",),
+    "is_suspended": ("true",),
+    "list-notice-mails.state": ("dead",),
 }
 OF_THE_LOG: Final = {"account_id": "account-77", "client_id": "client-7"}
 """What the entries of tests.bench.audit name."""

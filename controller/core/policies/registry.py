@@ -21,7 +21,7 @@ LOGGING: Final = "logging"
 
 _SECURITY: Final = frozenset({SIGN_IN, PASSWORDS, SESSIONS})
 """Groups that decide how hard it is to become somebody else."""
-PolicyValue = int | float | bool | str | None
+PolicyValue = int | bool | str | None
 
 
 def _says(

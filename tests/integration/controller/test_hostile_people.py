@@ -16,6 +16,7 @@ from controller.core.auth.identities import Identities
 from controller.core.auth.models import ApiToken, Session, User
 from controller.core.context import Role
 from controller.core.events.publisher import Notice
+from controller.core.policies.book import PlatformPolicyBook
 from controller.core.tenancy.models import AccountMember
 from controller.core.tenancy.sight import Sight
 from controller.db.base import utc_now
@@ -244,7 +245,9 @@ async def test_events_of_a_transfer_are_of_one_side_each(hosting: Hosting) -> No
 
 async def events_for(hosting: Hosting, shop: Shop, notices: list[Notice]) -> list[str]:
     """What the reseller hears of a move, now."""
-    found = await Identities(hosting.database).find_identity(shop.headers["authorization"].removeprefix("Bearer "))
+    found = await Identities(hosting.database, rules=PlatformPolicyBook(hosting.database)).find_identity(
+        shop.headers["authorization"].removeprefix("Bearer ")
+    )
     assert found is not None
     sight = Sight(hosting.operations, found.actor)
     moves = [notice for notice in notices if notice.event in ("account.lose", "account.transfer")]

@@ -57,6 +57,7 @@ async def test_limits_and_features_when_listed_say_what_is_counted_and_obeyed(ho
 
     assert {key for key, item in limits.items() if item["is_counted"]} == {
         "sites", "domains", "subdomains", "ssh_keys", "disk_bytes", "inodes", "memory_bytes", "processes_max",
+        "bandwidth_bytes", "cpu_seconds",
     }  # fmt: skip
     assert (limits["memory_bytes"]["enforced_by"], limits["mailboxes"]["enforced_by"]) == ("node", "nobody")
     assert limits["sites"]["enforced_by"] == "core"

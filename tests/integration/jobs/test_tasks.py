@@ -293,9 +293,9 @@ async def test_finished_tasks_are_forgotten_after_a_week(database: Database, wor
     tasks = make(database, work, clock)
     await add(database, tasks)
     await tasks.run_due()
-    assert await tasks.forget_finished() is None
+    assert await tasks.forget_finished(timedelta(days=7)) is None
     clock.move(8 * 86_400)
-    assert await tasks.forget_finished() == "1 finished tasks removed"
+    assert await tasks.forget_finished(timedelta(days=7)) == "1 finished tasks removed"
 
 
 async def test_add_when_nobody_knows_the_kind_is_a_bug(database: Database, work: Work, clock: Clock) -> None:
