@@ -47,6 +47,7 @@ from controller.core.parked.kinds import AccountKind, ModuleKind
 from controller.core.parked.observe import ParkedObserver
 from controller.core.parked.service import Parked
 from controller.core.rate_limits.counters import Counters, RateLimitSamples
+from controller.core.reactions import connect_reactions
 from controller.core.resellers.suspension import ResellerSuspensions
 from controller.core.upkeep import UPKEEP_SECONDS, DrainObserver, Upkeep
 from controller.core.usage.figures import COLLECT_SECONDS, MEASURED_LIMITS
@@ -157,8 +158,9 @@ def build_controller(settings: Settings, *, passwords: Passwords | None = None, 
     fleet, operations = _build_fleet(base)
     _connect(base, fleet, operations)
     webhooks = make_webhooks(settings, database, operations, (*WEB_EVENTS, *SSH_EVENTS))
-    connect_webhooks(webhooks, operations, base.engine, tasks, schedules)
-    connect_rules(operations, base.engine, tasks, schedules, webhooks.catalogue)
+    reactions = connect_reactions(operations, base.engine)
+    connect_webhooks(webhooks, operations, reactions, tasks, schedules)
+    connect_rules(operations, reactions, tasks, schedules, webhooks.catalogue)
     streams = make_streams(settings, database, base.signer, fleet)
     authenticator = _make_authenticator(base, hasher)
     mails = connect_mails(settings, operations, hasher, authenticator, tasks, schedules)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from controller.core.events.catalogue import Catalogue
 from controller.core.operations import Operations
+from controller.core.reactions import Reactions
 from controller.core.rules.following import RuleBook
 from controller.core.rules.runner import FORGET_SECONDS, SWEEP_SECONDS, RuleRunner
-from controller.jobs.engine import JobEngine
 from controller.jobs.schedules import Schedule, Schedules
 from controller.jobs.tasks import Tasks
 
 
 def connect_rules(
-    operations: Operations, engine: JobEngine, tasks: Tasks, schedules: Schedules, catalogue: Catalogue
+    operations: Operations, reactions: Reactions, tasks: Tasks, schedules: Schedules, catalogue: Catalogue
 ) -> None:
     """From now on each change and each result is shown to the rules, and what applies is done."""
-    runner, book = RuleRunner(operations.database, operations), RuleBook(tasks, catalogue)
+    runner = RuleRunner(operations.database, operations)
+    reactions.add(RuleBook(tasks, catalogue))
     operations.attach_tasks(tasks, runner.kinds())
-    operations.on_change(book.add_changes)
-    engine.on_result(book.on_result)
 
     async def sweep() -> str | None:
         return await runner.sweep(tasks)

@@ -8,12 +8,12 @@ from typing import Any
 
 from controller.core.events.catalogue import CORE_EVENTS, Catalogue, EventType
 from controller.core.operations import Operations
+from controller.core.reactions import Reactions
 from controller.core.webhooks.delivery import FORGET_SECONDS, SWEEP_SECONDS, WebhookDeliveries
 from controller.core.webhooks.outbox import Outbox
 from controller.core.webhooks.sender import HttpSender, SenderByOwner
 from controller.core.webhooks.targets import Targets, TargetsByOwner
 from controller.db.engine import Database
-from controller.jobs.engine import JobEngine
 from controller.jobs.schedules import Schedule, Schedules
 from controller.jobs.tasks import Tasks
 from controller.settings import Settings
@@ -44,13 +44,11 @@ def make_webhooks(
 
 
 def connect_webhooks(
-    webhooks: Webhooks, operations: Operations, engine: JobEngine, tasks: Tasks, schedules: Schedules
+    webhooks: Webhooks, operations: Operations, reactions: Reactions, tasks: Tasks, schedules: Schedules
 ) -> None:
     """From now on each change and each result is written into the outbox, and the outbox is sent."""
-    outbox = Outbox(tasks, webhooks.catalogue)
+    reactions.add(Outbox(tasks, webhooks.catalogue))
     operations.attach_tasks(tasks, webhooks.deliveries.kinds())
-    operations.on_change(outbox.add_changes)
-    engine.on_result(outbox.on_result)
 
     async def sweep() -> str | None:
         return await webhooks.deliveries.sweep(tasks)

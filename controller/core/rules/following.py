@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.events.catalogue import Catalogue, EventType, fits
@@ -17,13 +17,12 @@ from controller.core.operations import FleetContext
 from controller.core.rules.conditions import all_hold, judge
 from controller.core.rules.models import PLATFORM, Rule, RuleRun, RunState
 from controller.core.rules.views import request_id_of
-from controller.core.webhooks.audience import OwnerFinder, Owners, narrow_data
+from controller.core.webhooks.audience import Owners, narrow_data
 from controller.core.webhooks.outbox import data_of
 from controller.db.base import new_id, utc_now
 from controller.jobs.models import Job
 from controller.jobs.tasks import Tasks
 from controller.jobs.views import render_notice
-from shared.protocol.job import JobResult
 
 RUN_TASK: Final = "rules.run"
 DEPTH_MAX: Final = 3
@@ -54,14 +53,14 @@ class RuleBook:
         self._tasks = tasks
         self._catalogue = catalogue
 
-    async def add_changes(self, ctx: FleetContext) -> None:
-        """For Operations, at the end of each change."""
-        if not ctx.changes or not await _are_there_rules(ctx.session):
-            return
-        finder = OwnerFinder(ctx.session)
+    def is_there(self) -> ColumnElement[bool]:
+        """A follower's (controller.core.reactions)."""
+        return exists().where(Rule.is_enabled.is_(True), Rule.paused_at.is_(None))
+
+    async def add_changes(self, ctx: FleetContext, owners: Sequence[Owners]) -> None:
+        """The same."""
         found = []
-        for change in ctx.changes:
-            whose = await finder.of_change(change)
+        for change, whose in zip(ctx.changes, owners, strict=True):
             found.append(
                 Happening(
                     name=change.action,
@@ -74,11 +73,8 @@ class RuleBook:
         cause = ctx.request_id if ctx.actor.reference.startswith(_RULE_ACTOR) else ""
         await self._follow(ctx.session, found, cause, ctx.now)
 
-    async def on_result(self, session: AsyncSession, job: Job, result: JobResult) -> None:  # noqa: ARG002 - the engine's contract
-        """For the job engine: a result, in the transaction that stores it."""
-        if not await _are_there_rules(session):
-            return
-        whose = await OwnerFinder(session).of_account(job.account_id)
+    async def add_result(self, session: AsyncSession, job: Job, whose: Owners) -> None:
+        """The same."""
         cause = job.request_id if job.actor.startswith(_RULE_ACTOR) else ""
         await self._follow(session, [happening_of(job, whose)], cause, utc_now())
 
@@ -137,12 +133,6 @@ async def count_runs(session: AsyncSession, rule_id: str, now: datetime) -> int:
         RuleRun.state != RunState.STOPPED,
     )
     return int((await session.execute(statement)).scalar_one())
-
-
-async def _are_there_rules(session: AsyncSession) -> bool:
-    """Almost always there are none that could act: one small question for each change then."""
-    active = select(Rule.id).where(Rule.is_enabled.is_(True), Rule.paused_at.is_(None)).limit(1)
-    return (await session.scalars(active)).first() is not None
 
 
 async def _list_rules(session: AsyncSession, found: Iterable[Happening]) -> list[Rule]:

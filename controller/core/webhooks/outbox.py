@@ -8,18 +8,18 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
+from sqlalchemy import ColumnElement, exists
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.context import Change
 from controller.core.events.catalogue import Catalogue, EventType, fits
 from controller.core.operations import FleetContext
-from controller.core.webhooks.audience import OwnerFinder, Owners, list_endpoints, narrow_data
+from controller.core.webhooks.audience import Owners, list_endpoints, narrow_data
 from controller.core.webhooks.models import WebhookDelivery, WebhookEndpoint
 from controller.db.base import new_id
 from controller.jobs.models import Job
 from controller.jobs.tasks import Tasks
 from controller.jobs.views import render_notice
-from shared.protocol.job import JobResult
 
 SEND_TASK: Final = "webhooks.send"
 BODY_BYTES_MAX: Final = 256 * 1024
@@ -42,12 +42,12 @@ class Outbox:
         self._tasks = tasks
         self._catalogue = catalogue
 
-    async def add_changes(self, ctx: FleetContext) -> None:
-        """For Operations, at the end of each change."""
-        if not ctx.changes:
-            return
-        finder = OwnerFinder(ctx.session)
-        owners = [await finder.of_change(change) for change in ctx.changes]
+    def is_there(self) -> ColumnElement[bool]:
+        """A follower's (controller.core.reactions)."""
+        return exists().where(WebhookEndpoint.is_enabled.is_(True))
+
+    async def add_changes(self, ctx: FleetContext, owners: Sequence[Owners]) -> None:
+        """The same."""
         endpoints = await list_endpoints(ctx.session, owners)
         is_any = False
         for change, whose in zip(ctx.changes, owners, strict=True):
@@ -58,10 +58,9 @@ class Outbox:
         if is_any:
             await self._wake(ctx.session)
 
-    async def on_result(self, session: AsyncSession, job: Job, result: JobResult) -> None:  # noqa: ARG002 - the engine's contract
-        """For the job engine: a result, in the transaction that stores it."""
+    async def add_result(self, session: AsyncSession, job: Job, whose: Owners) -> None:
+        """The same."""
         name = f"job.{job.state.value}"
-        whose = await OwnerFinder(session).of_account(job.account_id)
         endpoints = await list_endpoints(session, (whose,))
         told = _Told(name, f"job/{job.id}", job.finished_at or datetime.now(UTC), whose)
         if told.add(session, endpoints, self._event(name), render_notice(job)):

@@ -18,7 +18,8 @@ from controller.core.auth.models import ApiToken, User
 from controller.core.auth.secrets import TOKEN_PREFIX, hash_secret, new_secret
 from controller.core.context import Role
 from controller.core.operations import FleetContext
-from controller.core.rules.following import DEPTH_MAX
+from controller.core.reactions import Reactions
+from controller.core.rules.following import DEPTH_MAX, RuleBook
 from controller.core.rules.models import Rule, RuleRun, RunState
 from controller.core.rules.runner import ATTEMPTS_MAX, RuleRunner
 from controller.core.rules.service import RESELLER_RULES_MAX
@@ -27,6 +28,8 @@ from controller.db.base import utc_now
 from controller.jobs.models import Job
 from controller.jobs.states import JobState
 from controller.jobs.work_models import Task, TaskState
+from shared.protocol.job import JobResult
+from shared.protocol.job import JobState as ResultState
 from tests.integration.conftest import FAST_HASHER
 from tests.integration.controller.market import Market, open_market
 
@@ -417,13 +420,12 @@ async def test_rule_when_it_calls_a_webhook_sends_the_event_signed_to_that_one(m
 
 async def test_rule_when_a_job_failed_asks_for_it_again_and_knows_its_own_attempts(market: Market) -> None:
     rule = await add_rule(market, events=["job.failed"], conditions=[], action={"type": "retry_job"})
-    book = market.controller.engine
+    reactions = Reactions()
+    reactions.add(RuleBook(market.controller.tasks, market.controller.parts.dependencies["catalogue"]))
     async with market.controller.database.write() as session:
         job = await session.get_one(Job, market.ours.ids["job_id"])
         job.state, job.finished_at = JobState.FAILED, utc_now()
-        for observer in book._observers.results:
-            if getattr(observer, "__self__", None).__class__.__name__ == "RuleBook":
-                await observer(session, job, None)  # type: ignore[arg-type]
+        await reactions.on_result(session, job, JobResult(job_id=job.id, state=ResultState.FAILED))
     await work(market)
 
     (run,) = await runs_of(market, rule)

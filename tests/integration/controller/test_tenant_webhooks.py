@@ -12,6 +12,7 @@ from sqlalchemy import select, update
 
 from controller.core.auth.models import User
 from controller.core.context import Role
+from controller.core.reactions import Reactions
 from controller.core.tenancy.models import CustomRole
 from controller.core.webhooks.models import WebhookEndpoint
 from controller.core.webhooks.outbox import Outbox
@@ -73,12 +74,13 @@ async def test_result_of_a_job_reaches_the_tenant_whose_account_it_was_for(marke
     ours, foreign = market.ours, market.foreign
     webhook_id = await market.add(ours.headers[Role.CLIENT], "job.*")
     other = await market.add(foreign.headers[Role.CLIENT], "job.*")
-    outbox = Outbox(market.controller.tasks, market.controller.parts.dependencies["catalogue"])
+    reactions = Reactions()
+    reactions.add(Outbox(market.controller.tasks, market.controller.parts.dependencies["catalogue"]))
 
     async with market.controller.database.write() as session:
         job = await session.get_one(Job, ours.ids["job_id"])
         job.state = JobState.FAILED
-        await outbox.on_result(session, job, JobResult(job_id=job.id, state=ResultState.FAILED))
+        await reactions.on_result(session, job, JobResult(job_id=job.id, state=ResultState.FAILED))
 
     (told,) = await market.log(webhook_id, ours.headers[Role.CLIENT])
     assert (told["event"], json.loads(told["body"])["data"]["account_id"]) == ("job.failed", ours.ids["account_id"])
