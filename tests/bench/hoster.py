@@ -309,7 +309,8 @@ def _reactions(cast: Cast) -> Iterator[tuple[str, Rows]]:
         "rules",
         (
             {
-                "id": one, "name": f"rule{n}", "events": ["account.update"], "maker_name": "x",
+                "id": one, "name": f"rule{n}", "events": ["account.update"], "maker_name": "x", "grants": [],
+                "action": {"type": "converge_account"},
                 "owner": f"reseller/{cast.resellers[n]}",
             }
             for n, one in enumerate(cast.rules)

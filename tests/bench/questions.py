@@ -12,7 +12,7 @@ from typing import Any, Final
 PREFIX: Final = "/api/v1"
 UNASKED: Final[Mapping[str, str]] = {
     **dict.fromkeys(
-        ("download-audit-archive", "export-audit", "export-reseller-usage", "fetch-logo", "fetch-agent-bundle",
+        ("download-audit-archive", "export-audit", "export-reseller-usage", "fetch-logo", "download-reseller-logo", "fetch-agent-bundle",
          "fetch-release-bundle"), "a file that is streamed, as long as it is"
     ),
     "verify-audit": "reads the whole log; it has a bar of its own",
