@@ -23,8 +23,9 @@ BUSY_SECONDS: Final = 5.0
 _BUSY_PAUSE_SECONDS: Final = 0.005
 _POOL_MAX: Final = 4
 _COMMAND_SECONDS: Final = 30.0
-SERVER_SETTINGS: Final = {"idle_in_transaction_session_timeout": "20s"}
-"""A process that is stopped in the middle of a transaction must not hold up all the others: the server ends it."""
+SERVER_SETTINGS: Final = {"idle_in_transaction_session_timeout": "8s"}
+"""A process that is stopped in the middle of a transaction must not hold up all the others: the server ends it. It may
+have several that wait for their turn, and each gets it and keeps it for so long, one after the other."""
 
 
 class HotConnections(Protocol):
