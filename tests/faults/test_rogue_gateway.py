@@ -102,6 +102,8 @@ async def test_fault_08_an_older_generation_that_comes_late_is_refused_as_stale(
         answer = await rogue.wait_answer(node, AckJob, lambda frame: frame.job_id == held[0].job_id)
         assert answer.state is NodeJobState.REFUSED
         assert answer.error.code == "stale_generation"
+        # The line has carried the answer; the controller, for which a given up job has ended, writes it a little later.
+        await stage.wait_count(in_state(held[0].job_id, JobState.REFUSED), 1, what="the refusal")
         await stage.settle()
         job = await stage.call("GET", f"/jobs/{held[0].job_id}")
         assert (job["state"], job["error"]["code"]) == ("refused", "stale_generation")
@@ -157,7 +159,7 @@ async def test_fault_09_a_number_that_was_withdrawn_is_no_loss(stage: Stage) -> 
         await stage.start_controller()
         operator, node = Operator(stage), stage.nodes["sim-1"]
         withdrawn = await operator.ping("sim-1")
-        await stage.wait_count(queued(withdrawn), 1)
+        await stage.wait_count(in_state(withdrawn, JobState.QUEUED), 1)
         await stage.call("POST", f"/jobs/{withdrawn}/cancel")
         await stage.start_node("sim-1")
         await stage.start_node("sim-2")
@@ -169,8 +171,8 @@ async def test_fault_09_a_number_that_was_withdrawn_is_no_loss(stage: Stage) -> 
         await check_invariants(stage)
 
 
-def queued(job_id: str) -> Any:
-    return select(func.count()).select_from(Job).where(Job.id == job_id, Job.state == JobState.QUEUED)
+def in_state(job_id: str, state: JobState) -> Any:
+    return select(func.count()).select_from(Job).where(Job.id == job_id, Job.state == state)
 
 
 # --- 10 ---------------------------------------------------------------------------------------------------------------
