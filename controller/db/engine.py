@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+import msgspec
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
@@ -41,7 +42,8 @@ class Database:
         self.is_sqlite = url.startswith("sqlite")
         shared_server = {"pool_pre_ping": True, "connect_args": {"server_settings": SERVER_SETTINGS}}
         options: dict[str, Any] = {"module": DirectDbapi()} if self.is_sqlite else shared_server
-        self.engine: AsyncEngine = create_async_engine(url, **options)
+        # Several times quicker than the standard library's, and lists read a document or two of each row.
+        self.engine: AsyncEngine = create_async_engine(url, json_deserializer=msgspec.json.decode, **options)
         self._turn = asyncio.Lock()
         self.busy_count = 0
         """Write transactions that are open or wait for their turn; many: whoever can wait should not come now."""
