@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.accounts.models import Account
@@ -49,8 +50,8 @@ def is_strict(terms: Terms) -> bool:
     return bool(terms.options.get(STRICTNESS) == "strict")
 
 
-def hard_of(terms: Terms, key: str) -> int | None:
-    """What an account may have at most; None: as much as it likes."""
+def hard_of(terms: Terms | Row[Any], key: str) -> int | None:
+    """What an account may have at most; None: as much as it likes. A row has at least `limits` and `NODE_KEYS`."""
     if key in NODE_KEYS:
         value: int | None = getattr(terms, key)
         return value

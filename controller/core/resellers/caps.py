@@ -5,13 +5,13 @@ Changes are serialised (ADR 6), so what was added up before a change is still tr
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.accounts.models import Account
@@ -19,7 +19,7 @@ from controller.core.clients.models import Client
 from controller.core.limits.registry import LimitRegistry
 from controller.core.operations import FleetContext
 from controller.core.packages.models import Package, PackageVersion
-from controller.core.packages.terms import Terms, hard_of
+from controller.core.packages.terms import NODE_KEYS, Terms, hard_of
 from controller.core.tenancy.models import Reseller
 from controller.db.criteria import EVERYBODY
 from shared.errors import BugError, ConflictError, QuotaExceededError
@@ -47,15 +47,14 @@ class Promised:
         """How many accounts were promised any amount."""
         return self.unlimited.get(key, 0)
 
-    def add(self, terms: Terms, count: int, registry: LimitRegistry) -> None:
-        """So many more accounts with these terms."""
+    def add(self, hard_values: Mapping[str, int | None], count: int) -> None:
+        """So many more accounts that may each have that much; None: as much as they like."""
         self.sums[ACCOUNTS] = self.sum_of(ACCOUNTS) + count
-        for kind in registry.limits:
-            hard = hard_of(terms, kind.key)
+        for key, hard in hard_values.items():
             if hard is None:
-                self.unlimited[kind.key] = self.unlimited_of(kind.key) + count
+                self.unlimited[key] = self.unlimited_of(key) + count
             else:
-                self.sums[kind.key] = self.sum_of(kind.key) + count * hard
+                self.sums[key] = self.sum_of(key) + count * hard
 
 
 def allowed_of(reseller: Reseller, key: str) -> int | None:
@@ -69,6 +68,11 @@ def factor_of(reseller: Reseller, key: str) -> float:
     return float(reseller.oversell.get(key, 1.0))
 
 
+def list_capped(resellers: Iterable[Reseller]) -> frozenset[str]:
+    """Keys that any of them has a cap on: all that `list_over` looks at."""
+    return frozenset(key for reseller in resellers for key in reseller.caps)
+
+
 def list_over(reseller: Reseller, promised: Promised) -> tuple[str, ...]:
     """Capped keys of which more was promised than is allowed."""
     found = []
@@ -80,27 +84,26 @@ def list_over(reseller: Reseller, promised: Promised) -> tuple[str, ...]:
 
 
 async def read_promised(
-    session: AsyncSession, registry: LimitRegistry, reseller_ids: Collection[str] | None = None
+    session: AsyncSession,
+    registry: LimitRegistry,
+    reseller_ids: Collection[str] | None = None,
+    *,
+    only: Collection[str] | None = None,
 ) -> dict[str, Promised]:
-    """Reseller's id to what was promised, for these resellers or for all. Accounts on their way out still count."""
+    """Reseller's id to what was promised, for these resellers or for all. Accounts on their way out still count.
+
+    `only`: keys of the limits that are added up, for who asks no others; None: all. How many accounts and clients
+    there are is always told.
+    """
     found = {reseller_id: Promised() for reseller_id in reseller_ids or ()}
     if reseller_ids is not None and not found:
         return found
     is_wanted = Client.reseller_id.is_not(None) if reseller_ids is None else Client.reseller_id.in_(reseller_ids)
-    statement = (
-        select(Client.reseller_id, Account.package_id, Account.package_version_id, func.count())
-        .join(Client, Client.id == Account.client_id)
-        .where(is_wanted, Account.deleted_at.is_(None))
-        .group_by(Client.reseller_id, Account.package_id, Account.package_version_id)
-    )
-    # Whoever asks: a cap is about all of the reseller's accounts.
-    rows = (await session.execute(statement.execution_options(**EVERYBODY))).all()
-    terms_by_id = await _read_terms(
-        session, {row[1] for row in rows if row[2] is None}, {row[2] for row in rows if row[2] is not None}
-    )
-    for reseller_id, package_id, version_id, count in rows:
-        terms = terms_by_id[version_id or package_id]
-        found.setdefault(str(reseller_id), Promised()).add(terms, count, registry)
+    keys = tuple(kind.key for kind in registry.limits if only is None or kind.key in only)
+    for terms in (Package, PackageVersion):
+        for row in await session.execute(_select_granted(terms, is_wanted)):
+            hard_values = {key: hard_of(row, key) for key in keys}
+            found.setdefault(row.reseller_id, Promised()).add(hard_values, row.granted)
     clients = select(Client.reseller_id, func.count()).where(is_wanted, Client.deleted_at.is_(None))
     for reseller_id, count in await session.execute(
         clients.group_by(Client.reseller_id).execution_options(**EVERYBODY)
@@ -188,12 +191,20 @@ async def _read_reseller(session: AsyncSession, reseller_id: str) -> Reseller:
     return row
 
 
-async def _read_terms(
-    session: AsyncSession, package_ids: Collection[str], version_ids: Collection[str]
-) -> Mapping[str, Terms]:
-    """Id of a package or of a version to what it says."""
-    packages = select(Package).where(Package.id.in_(package_ids)).execution_options(**EVERYBODY)
-    versions = select(PackageVersion).where(PackageVersion.id.in_(version_ids)).execution_options(**EVERYBODY)
-    found: dict[str, Terms] = {row.id: row for row in await session.scalars(packages)}
-    found.update({row.id: row for row in await session.scalars(versions)})
-    return found
+def _select_granted(terms: type[Terms], is_wanted: ColumnElement[bool]) -> Select[Any]:
+    """Of each reseller how many accounts have which package, or version that they are pinned to, and what it allows."""
+    is_version = terms is PackageVersion
+    pinned = Account.package_version_id.is_not(None)
+    terms_id = Account.package_version_id if is_version else Account.package_id
+    granted = (
+        select(Client.reseller_id, terms_id.label("terms_id"), func.count().label("granted"))
+        .join(Client, Client.id == Account.client_id)
+        .where(is_wanted, Account.deleted_at.is_(None), pinned if is_version else ~pinned)
+        .group_by(Client.reseller_id, terms_id)
+        .subquery()
+    )
+    # These columns and no entities: a hoster's list of resellers asks for hundreds of packages.
+    columns = (terms.limits, *(getattr(terms, key) for key in NODE_KEYS))
+    statement = select(granted.c.reseller_id, granted.c.granted, *columns).join(terms, terms.id == granted.c.terms_id)
+    # Whoever asks: a cap is about all of the reseller's accounts.
+    return statement.execution_options(**EVERYBODY)

@@ -15,7 +15,16 @@ from controller.core.clients.models import Client
 from controller.core.operations import FleetContext
 from controller.core.packages.models import Package
 from controller.core.paging import PageRequest, parse_cursor, render_cursor, require_limit
-from controller.core.resellers.caps import ACCOUNTS, CLIENTS, Promised, allowed_of, factor_of, list_over, read_promised
+from controller.core.resellers.caps import (
+    ACCOUNTS,
+    CLIENTS,
+    Promised,
+    allowed_of,
+    factor_of,
+    list_capped,
+    list_over,
+    read_promised,
+)
 from controller.core.resellers.store import get_reseller
 from controller.core.tenancy.models import Reseller
 from controller.core.usage.models import AccountUsage, UsageDay
@@ -117,7 +126,7 @@ async def list_fills(ctx: FleetContext, page: PageRequest) -> ResellerFillPage:
     ctx.actor.require_platform("resellers", "read")
     require_limit(page.limit)
     rows = (await ctx.session.scalars(select(Reseller).where(Reseller.deleted_at.is_(None)))).all()
-    promised = await read_promised(ctx.session, ctx.registry.limits)
+    promised = await read_promised(ctx.session, ctx.registry.limits, only=list_capped(rows))
     fills = [_fill(row, promised.get(row.id, Promised())) for row in rows]
     fills.sort(key=lambda fill: (-fill.filled, fill.reseller_id))
     if page.cursor:
