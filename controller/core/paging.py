@@ -22,7 +22,7 @@ from shared.errors import InvalidInputError
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 200
 MAX_SEARCH_LENGTH: Final = 253
-_BAD_CURSOR: Final = "the cursor is not one of this list; start without it"
+BAD_CURSOR: Final = "the cursor is not one of this list; start without it"
 
 RowT = TypeVar("RowT", bound=Model)
 
@@ -87,9 +87,9 @@ def parse_cursor(cursor: str) -> str:
         raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         last = uuid.UUID(bytes=raw)
     except (binascii.Error, ValueError) as error:
-        raise InvalidInputError(_BAD_CURSOR, field="cursor") from error
+        raise InvalidInputError(BAD_CURSOR, field="cursor") from error
     if last.version != 7:
-        raise InvalidInputError(_BAD_CURSOR, field="cursor")
+        raise InvalidInputError(BAD_CURSOR, field="cursor")
     return str(last)
 
 

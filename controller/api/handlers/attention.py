@@ -13,7 +13,8 @@ from msgspec import Meta
 from controller.api.handlers.parked import BulkResult, answer_bulk, run_bulk
 from controller.core.attention import service
 from controller.core.attention.items import AttentionItem
-from controller.core.attention.service import AttentionFilter, AttentionPage
+from controller.core.attention.overview import AttentionFilter
+from controller.core.attention.service import AttentionPage
 from controller.core.audit.chain import record
 from controller.core.context import Actor, Change
 from controller.core.http import DRY_RUN_RESPONSES, Cursor, DryRun, Limit, OfAccount, answer_done

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
-from sqlalchemy import or_, select
+from sqlalchemy import ColumnElement, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.accounts.models import Account
+from controller.core.attention.glances import Source
 from controller.core.attention.items import (
     CRITICAL,
-    PER_SOURCE_MAX,
     RESELLER,
     TENANT_RULE,
     TENANT_WEBHOOK,
@@ -22,28 +23,13 @@ from controller.core.attention.items import (
 from controller.core.audit.witness_models import AuditContradiction
 from controller.core.limits.registry import LimitRegistry
 from controller.core.packages.rollouts.models import PackageRollout
-from controller.core.resellers.caps import list_over, read_promised
+from controller.core.resellers.caps import Promised, list_capped, list_over, read_promised
 from controller.core.rules.models import PLATFORM, Rule
 from controller.core.tenancy.models import Reseller
 from controller.core.usage.models import AccountUsage
 from controller.core.webhooks.audience import is_of_a_tenant
 from controller.core.webhooks.models import WebhookEndpoint
 from controller.fleet.rollouts.models import RolloutState
-
-
-async def list_of_usage(session: AsyncSession) -> list[AttentionItem]:
-    """Accounts that are over a limit of their package, or over the value from which on somebody is warned."""
-    statement = (
-        select(AccountUsage, Account)
-        .join(Account, Account.id == AccountUsage.account_id)
-        .where(
-            Account.deleted_at.is_(None),
-            or_(AccountUsage.over_since.is_not(None), AccountUsage.near_since.is_not(None)),
-        )
-        .order_by(AccountUsage.id.desc())
-        .limit(PER_SOURCE_MAX)
-    )
-    return [_view_usage(row, account) for row, account in (await session.execute(statement)).all()]
 
 
 def _view_usage(row: AccountUsage, account: Account) -> AttentionItem:
@@ -76,13 +62,6 @@ def _view_usage(row: AccountUsage, account: Account) -> AttentionItem:
     )
 
 
-async def list_of_package_rollouts(session: AsyncSession) -> list[AttentionItem]:
-    """Edits of packages that stopped by themselves on their way over the accounts."""
-    statement = select(PackageRollout).where(PackageRollout.state == RolloutState.HALTED)
-    rows = await session.scalars(statement.order_by(PackageRollout.id.desc()).limit(PER_SOURCE_MAX))
-    return [_view_package_rollout(row) for row in rows]
-
-
 def _view_package_rollout(row: PackageRollout) -> AttentionItem:
     base, call = f"/package-rollouts/{row.id}", f"package-rollouts resume {row.id}"
     back = "Take the edit back everywhere."
@@ -106,12 +85,143 @@ def _view_package_rollout(row: PackageRollout) -> AttentionItem:
     )
 
 
-async def list_of_resellers(session: AsyncSession, limits: LimitRegistry) -> list[AttentionItem]:
-    """Resellers whose accounts were promised more than they have to hand out."""
+def _view_webhook(row: WebhookEndpoint) -> AttentionItem:
+    base, call = f"/webhooks/{row.id}", f"webhooks resume {row.id}"
+    kind = TENANT_WEBHOOK if row.owner else "webhook"
+    return AttentionItem(
+        id=f"{kind}.{row.id}",
+        kind=kind,
+        severity=WARNING,
+        title=f"the webhook {row.url[:200]} is paused",
+        detail=row.pause_reason,
+        since=row.paused_at or row.updated_at,
+        node_id=None,
+        node_name="",
+        account_id=None,
+        is_muted=False,
+        actions=(
+            act("resume", "Send it what was kept, and go on.", call, "POST", f"{base}/resume"),
+            act("delete", "Nobody needs it.", f"webhooks delete {row.id}", "DELETE", base),
+        ),
+        fingerprint=make_fingerprint(str(row.paused_at), row.pause_reason),
+    )
+
+
+def _view_rule(row: Rule) -> AttentionItem:
+    base = f"/rules/{row.id}"
+    kind = "rule" if row.owner == PLATFORM else TENANT_RULE
+    return AttentionItem(
+        id=f"{kind}.{row.id}",
+        kind=kind,
+        severity=WARNING,
+        title=f"the rule {row.name} is paused",
+        detail=row.pause_reason,
+        since=row.paused_at or row.updated_at,
+        node_id=None,
+        node_name="",
+        account_id=None,
+        is_muted=False,
+        actions=(
+            act("show", "What it did.", f"rules list-runs {row.name}", "GET", f"{base}/runs"),
+            act("resume", "Let it act again.", f"rules resume {row.name}", "POST", f"{base}/resume"),
+        ),
+        fingerprint=make_fingerprint(str(row.paused_at), row.pause_reason),
+    )
+
+
+def _view_contradiction(row: AuditContradiction) -> AttentionItem:
+    """It never goes away by itself: somebody has to look, and to put it aside."""
+    return AttentionItem(
+        id=f"audit.{row.id}",
+        kind="audit",
+        severity=CRITICAL,
+        title="a node was shown another audit log before",
+        detail=f"{row.code}: shown {row.shown_number} entries, and it knows an end at {row.known_number}. "
+        "A restored backup, or somebody rewrote the log: compare with an export.",
+        since=row.at,
+        node_id=row.node_id,
+        node_name="",
+        account_id=None,
+        is_muted=False,
+        actions=(act("verify", "Walk along the whole log.", "audit verify", "GET", "/audit/verify"),),
+        fingerprint=make_fingerprint(row.code, str(row.known_number)),
+    )
+
+
+def _of_webhooks(kind: str, owner: ColumnElement[bool]) -> Source:
+    return Source(
+        kind=kind,
+        entities=select(WebhookEndpoint),
+        where=lambda: (WebhookEndpoint.paused_at.is_not(None), WebhookEndpoint.is_enabled.is_(True), owner),
+        view=_view_webhook,
+        id=WebhookEndpoint.id,
+        since=func.coalesce(WebhookEndpoint.paused_at, WebhookEndpoint.updated_at),
+        is_critical=literal(value=False),
+    )
+
+
+def _of_rules(kind: str, owner: ColumnElement[bool]) -> Source:
+    return Source(
+        kind=kind,
+        entities=select(Rule),
+        where=lambda: (Rule.paused_at.is_not(None), Rule.is_enabled.is_(True), owner),
+        view=_view_rule,
+        id=Rule.id,
+        since=func.coalesce(Rule.paused_at, Rule.updated_at),
+        is_critical=literal(value=False),
+    )
+
+
+SOURCES: Final = (
+    Source(
+        kind="usage",
+        entities=select(AccountUsage, Account)
+        .select_from(AccountUsage)
+        .join(Account, Account.id == AccountUsage.account_id),
+        where=lambda: (
+            Account.deleted_at.is_(None),
+            or_(AccountUsage.over_since.is_not(None), AccountUsage.near_since.is_not(None)),
+        ),
+        view=_view_usage,
+        id=AccountUsage.id,
+        since=func.coalesce(AccountUsage.over_since, AccountUsage.near_since, AccountUsage.measured_at),
+        is_critical=AccountUsage.over_since.is_not(None),
+        node_id=Account.node_id,
+        account_id=Account.id,
+    ),
+    Source(
+        kind="package_rollout",
+        entities=select(PackageRollout),
+        where=lambda: (PackageRollout.state == RolloutState.HALTED,),
+        view=_view_package_rollout,
+        id=PackageRollout.id,
+        since=PackageRollout.updated_at,
+        is_critical=literal(value=True),
+    ),
+    Source(
+        kind="audit",
+        entities=select(AuditContradiction),
+        where=tuple,
+        view=_view_contradiction,
+        id=AuditContradiction.id,
+        since=AuditContradiction.at,
+        is_critical=literal(value=True),
+        node_id=AuditContradiction.node_id,
+    ),
+    _of_webhooks("webhook", ~is_of_a_tenant()),
+    _of_webhooks(TENANT_WEBHOOK, is_of_a_tenant()),
+    _of_rules("rule", Rule.owner == PLATFORM),
+    _of_rules(TENANT_RULE, Rule.owner != PLATFORM),
+)
+
+
+async def list_of_resellers(session: AsyncSession, limits: LimitRegistry, *, is_platform: bool) -> list[AttentionItem]:
+    """Resellers whose accounts were promised more than they have to hand out. `is_platform`: all are seen."""
     rows = (await session.scalars(select(Reseller).where(Reseller.deleted_at.is_(None)))).all()
     capped = [row for row in rows if row.caps]
-    promised = await read_promised(session, limits, [row.id for row in capped])
-    over = [(row, list_over(row, promised[row.id])) for row in capped]
+    wanted = None if is_platform else [row.id for row in capped]
+    promised = await read_promised(session, limits, wanted, only=list_capped(capped))
+    over = [(row, list_over(row, promised.get(row.id, Promised()))) for row in capped]
     return [_view_reseller(row, keys) for row, keys in over if keys]
 
 
@@ -133,87 +243,4 @@ def _view_reseller(row: Reseller, keys: Sequence[str]) -> AttentionItem:
             act("raise", "Give it more.", f"resellers update {row.id} --caps KEY=AMOUNT", "PATCH", base),
         ),
         fingerprint=make_fingerprint(*keys),
-    )
-
-
-async def list_of_webhooks(session: AsyncSession) -> list[AttentionItem]:
-    statement = select(WebhookEndpoint).where(
-        WebhookEndpoint.paused_at.is_not(None), WebhookEndpoint.is_enabled.is_(True)
-    )
-    order = (is_of_a_tenant(), WebhookEndpoint.id.desc())
-    rows = await session.scalars(statement.order_by(*order).limit(PER_SOURCE_MAX))
-    return [_view_webhook(row) for row in rows]
-
-
-def _view_webhook(row: WebhookEndpoint) -> AttentionItem:
-    base, call = f"/webhooks/{row.id}", f"webhooks resume {row.id}"
-    return AttentionItem(
-        id=f"webhook.{row.id}",
-        kind=TENANT_WEBHOOK if row.owner else "webhook",
-        severity=WARNING,
-        title=f"the webhook {row.url[:200]} is paused",
-        detail=row.pause_reason,
-        since=row.paused_at or row.updated_at,
-        node_id=None,
-        node_name="",
-        account_id=None,
-        is_muted=False,
-        actions=(
-            act("resume", "Send it what was kept, and go on.", call, "POST", f"{base}/resume"),
-            act("delete", "Nobody needs it.", f"webhooks delete {row.id}", "DELETE", base),
-        ),
-        fingerprint=make_fingerprint(str(row.paused_at), row.pause_reason),
-    )
-
-
-async def list_of_rules(session: AsyncSession) -> list[AttentionItem]:
-    """Rules that act no more until somebody looked."""
-    statement = select(Rule).where(Rule.paused_at.is_not(None), Rule.is_enabled.is_(True))
-    order = (Rule.owner != PLATFORM, Rule.id.desc())
-    rows = await session.scalars(statement.order_by(*order).limit(PER_SOURCE_MAX))
-    return [_view_rule(row) for row in rows]
-
-
-def _view_rule(row: Rule) -> AttentionItem:
-    base = f"/rules/{row.id}"
-    return AttentionItem(
-        id=f"rule.{row.id}",
-        kind="rule" if row.owner == PLATFORM else TENANT_RULE,
-        severity=WARNING,
-        title=f"the rule {row.name} is paused",
-        detail=row.pause_reason,
-        since=row.paused_at or row.updated_at,
-        node_id=None,
-        node_name="",
-        account_id=None,
-        is_muted=False,
-        actions=(
-            act("show", "What it did.", f"rules list-runs {row.name}", "GET", f"{base}/runs"),
-            act("resume", "Let it act again.", f"rules resume {row.name}", "POST", f"{base}/resume"),
-        ),
-        fingerprint=make_fingerprint(str(row.paused_at), row.pause_reason),
-    )
-
-
-async def list_of_audit(session: AsyncSession) -> list[AttentionItem]:
-    """It never goes away by itself: somebody has to look, and to put it aside."""
-    statement = select(AuditContradiction).order_by(AuditContradiction.id.desc()).limit(PER_SOURCE_MAX)
-    return [_view_contradiction(row) for row in await session.scalars(statement)]
-
-
-def _view_contradiction(row: AuditContradiction) -> AttentionItem:
-    return AttentionItem(
-        id=f"audit.{row.id}",
-        kind="audit",
-        severity=CRITICAL,
-        title="a node was shown another audit log before",
-        detail=f"{row.code}: shown {row.shown_number} entries, and it knows an end at {row.known_number}. "
-        "A restored backup, or somebody rewrote the log: compare with an export.",
-        since=row.at,
-        node_id=row.node_id,
-        node_name="",
-        account_id=None,
-        is_muted=False,
-        actions=(act("verify", "Walk along the whole log.", "audit verify", "GET", "/audit/verify"),),
-        fingerprint=make_fingerprint(row.code, str(row.known_number)),
     )

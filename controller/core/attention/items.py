@@ -9,7 +9,6 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-PER_SOURCE_MAX: Final = 1000
 CRITICAL: Final = "critical"
 WARNING: Final = "warning"
 RESELLER: Final = "reseller"

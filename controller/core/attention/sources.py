@@ -1,69 +1,28 @@
-"""Where items come from: jobs, parked resources, nodes, drift, usage."""
+"""Where items come from: jobs, parked resources, nodes, drift."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Sequence
+from typing import Final
 
-import msgspec
-from sqlalchemy import and_, exists, or_, select
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import aliased
+from sqlalchemy import ColumnElement, and_, exists, func, literal, or_, select
+from sqlalchemy.orm import aliased, defer
 
-from controller.core.attention.business_sources import (
-    list_of_audit,
-    list_of_package_rollouts,
-    list_of_resellers,
-    list_of_rules,
-    list_of_usage,
-    list_of_webhooks,
-)
-from controller.core.attention.items import (
-    CRITICAL,
-    PER_SOURCE_MAX,
-    WARNING,
-    AttentionItem,
-    act,
-    make_fingerprint,
-)
-from controller.core.limits.registry import LimitRegistry
+from controller.core.attention.glances import NOW, Source
+from controller.core.attention.items import CRITICAL, WARNING, AttentionItem, act, make_fingerprint
 from controller.core.parked.models import ParkedResource
 from controller.fleet.models import DriftFindingRow, Node, NodeState
 from controller.fleet.nodes.health_models import NodeSignals
-from controller.jobs.holds import held_node_ids
 from controller.jobs.models import Job
 from controller.jobs.states import NEEDS_ATTENTION, UNFINISHED, JobState
 from shared.protocol.job import ACTION_CONVERGE, JobMode, Semantics
 
-
-async def read_items(session: AsyncSession, limits: LimitRegistry, *, now: datetime) -> list[AttentionItem]:
-    """Everything there is, in no order."""
-    names = {row[0]: row[1] for row in (await session.execute(select(Node.id, Node.name))).all()}
-    held = await held_node_ids(session)
-    found = [
-        *await _of_jobs(session),
-        *await _of_parked(session),
-        *await _of_nodes(session),
-        *await _of_drift(session, now),
-        *await list_of_usage(session),
-        *await list_of_resellers(session, limits),
-        *await list_of_rules(session),
-        *await list_of_webhooks(session),
-        *await list_of_audit(session),
-        *await list_of_package_rollouts(session),
-    ]
-    return [_with_node(item, names, held) for item in found]
+_HANGING: Final = (JobState.STUCK, JobState.INDETERMINATE)
+_LARGE: Final = ("account", "module", "node")
+"""Kinds of parked resources on which others stand."""
 
 
-def _with_node(item: AttentionItem, names: Mapping[str, str], held: frozenset[str]) -> AttentionItem:
-    if item.node_id is None:
-        return item
-    return msgspec.structs.replace(
-        item, node_name=names.get(item.node_id, ""), is_muted=item.node_id in held and item.kind in ("node", "drift")
-    )
-
-
-async def _of_jobs(session: AsyncSession) -> list[AttentionItem]:
+def _are_jobs() -> Sequence[ColumnElement[bool]]:
     """Jobs that failed, unless a newer one of the same subject made them history, or the parked list has more."""
     later = aliased(Job)
     is_history = exists().where(
@@ -75,14 +34,12 @@ async def _of_jobs(session: AsyncSession) -> list[AttentionItem]:
         or_(later.state == JobState.SUCCEEDED, later.state.in_(UNFINISHED), later.state.in_(NEEDS_ATTENTION)),
     )
     is_parked = exists().where(ParkedResource.job_id == Job.id)
-    statement = select(Job).where(
+    return (
         Job.state.in_(NEEDS_ATTENTION),
         Job.mode == JobMode.APPLY,
         ~and_(Job.action == ACTION_CONVERGE, is_history),
         ~is_parked,
     )
-    rows = await session.scalars(statement.order_by(Job.id.desc()).limit(PER_SOURCE_MAX))
-    return [_view_job(job) for job in rows]
 
 
 def _view_job(job: Job) -> AttentionItem:
@@ -98,7 +55,7 @@ def _view_job(job: Job) -> AttentionItem:
     return AttentionItem(
         id=f"job.{job.id}",
         kind="job",
-        severity=CRITICAL if job.state in (JobState.STUCK, JobState.INDETERMINATE) else WARNING,
+        severity=CRITICAL if job.state in _HANGING else WARNING,
         title=f"{job.label} is {job.state.value}",
         detail=job.error_message or "",
         since=job.finished_at or job.updated_at,
@@ -111,17 +68,12 @@ def _view_job(job: Job) -> AttentionItem:
     )
 
 
-async def _of_parked(session: AsyncSession) -> list[AttentionItem]:
-    statement = select(ParkedResource).order_by(ParkedResource.id.desc()).limit(PER_SOURCE_MAX)
-    return [_view_parked(row) for row in await session.scalars(statement)]
-
-
 def _view_parked(row: ParkedResource) -> AttentionItem:
     base = f"/parked/{row.id}"
     return AttentionItem(
         id=f"parked.{row.id}",
         kind="parked",
-        severity=CRITICAL if row.kind in ("account", "module", "node") else WARNING,
+        severity=CRITICAL if row.kind in _LARGE else WARNING,
         title=f"{row.key} is parked",
         detail=row.message,
         since=row.since,
@@ -136,19 +88,6 @@ def _view_parked(row: ParkedResource) -> AttentionItem:
         ),
         fingerprint=make_fingerprint(row.code, row.message, str(row.generation)),
     )
-
-
-async def _of_nodes(session: AsyncSession) -> list[AttentionItem]:
-    statement = (
-        select(Node, NodeSignals)
-        .join(NodeSignals, NodeSignals.id == Node.id)
-        .where(Node.state == NodeState.ACTIVE, NodeSignals.status.in_(("unhealthy", "degraded")))
-        .order_by(Node.id.desc())
-        .limit(PER_SOURCE_MAX)
-    )
-    items = [_view_node(node, signals) for node, signals in (await session.execute(statement)).all()]
-    pending = select(Node).where(Node.state == NodeState.PENDING).order_by(Node.id.desc()).limit(PER_SOURCE_MAX)
-    return [*items, *(_view_pending(node) for node in await session.scalars(pending))]
 
 
 def _view_node(node: Node, signals: NodeSignals) -> AttentionItem:
@@ -200,13 +139,9 @@ def _view_pending(node: Node) -> AttentionItem:
     )
 
 
-async def _of_drift(session: AsyncSession, now: datetime) -> list[AttentionItem]:
+def _are_drift() -> Sequence[ColumnElement[bool]]:
     until = DriftFindingRow.ignored_until
-    statement = select(DriftFindingRow).where(
-        DriftFindingRow.is_repaired.is_(False), or_(until.is_(None), until <= now)
-    )
-    rows = await session.scalars(statement.order_by(DriftFindingRow.id.desc()).limit(PER_SOURCE_MAX))
-    return [_view_drift(row) for row in rows]
+    return (DriftFindingRow.is_repaired.is_(False), or_(until.is_(None), until <= NOW))
 
 
 def _view_drift(row: DriftFindingRow) -> AttentionItem:
@@ -235,3 +170,59 @@ def _view_drift(row: DriftFindingRow) -> AttentionItem:
         ),
         fingerprint=make_fingerprint(row.summary, row.diff),
     )
+
+
+SOURCES: Final = (
+    Source(
+        kind="job",
+        entities=select(Job).options(defer(Job.args)),
+        where=_are_jobs,
+        view=_view_job,
+        id=Job.id,
+        since=func.coalesce(Job.finished_at, Job.updated_at),
+        is_critical=Job.state.in_(_HANGING),
+        node_id=Job.node_id,
+        account_id=Job.account_id,
+    ),
+    Source(
+        kind="parked",
+        entities=select(ParkedResource),
+        where=tuple,
+        view=_view_parked,
+        id=ParkedResource.id,
+        since=ParkedResource.since,
+        is_critical=ParkedResource.kind.in_(_LARGE),
+        node_id=ParkedResource.node_id,
+        account_id=ParkedResource.account_id,
+    ),
+    Source(
+        kind="node",
+        entities=select(Node, NodeSignals).select_from(Node).join(NodeSignals, NodeSignals.id == Node.id),
+        where=lambda: (Node.state == NodeState.ACTIVE, NodeSignals.status.in_(("unhealthy", "degraded"))),
+        view=_view_node,
+        id=Node.id,
+        since=func.coalesce(NodeSignals.status_changed_at, NodeSignals.updated_at),
+        is_critical=NodeSignals.status == "unhealthy",
+        node_id=Node.id,
+    ),
+    Source(
+        kind="approval",
+        entities=select(Node),
+        where=lambda: (Node.state == NodeState.PENDING,),
+        view=_view_pending,
+        id=Node.id,
+        since=Node.created_at,
+        is_critical=literal(value=False),
+        node_id=Node.id,
+    ),
+    Source(
+        kind="drift",
+        entities=select(DriftFindingRow),
+        where=_are_drift,
+        view=_view_drift,
+        id=DriftFindingRow.id,
+        since=DriftFindingRow.found_at,
+        is_critical=literal(value=False),
+        node_id=DriftFindingRow.node_id,
+    ),
+)

@@ -13,29 +13,24 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.attention.items import CRITICAL, AttentionItem
-from controller.core.attention.models import Dismissal
-from controller.core.attention.sources import read_items
+from controller.core.attention.overview import Overview
 from controller.core.context import SYSTEM
 from controller.core.notices.models import NoticedItem
 from controller.core.notices.words import Happening, Words, one_line
 from controller.core.operations import FleetContext, Operations
 
 SHOWN_MAX: Final = 20
+LOUD_MAX: Final = 5000
+"""Items that are looked at; who has more of them knows."""
 _LEFT_OUT: Final = frozenset({"usage"})
 
 
 async def read_loud_items(operations: Operations) -> list[AttentionItem]:
-    """Everything that is neither muted nor dismissed, the critical first."""
+    """Everything that is neither muted nor dismissed, the critical first, then the oldest."""
 
     async def query(ctx: FleetContext) -> list[AttentionItem]:
-        dismissed = {(row.item_id, row.fingerprint) for row in await ctx.session.scalars(select(Dismissal))}
-        items = await read_items(ctx.session, ctx.registry.limits, now=ctx.now)
-        loud = [
-            item
-            for item in items
-            if not item.is_muted and item.kind not in _LEFT_OUT and (item.id, item.fingerprint) not in dismissed
-        ]
-        return sorted(loud, key=lambda item: (item.severity != CRITICAL, item.since, item.id))
+        items = await (await Overview.look(ctx)).list_loud(LOUD_MAX, without=_LEFT_OUT)
+        return sorted(items, key=lambda item: (item.severity != CRITICAL, item.since, item.id))
 
     return await operations.read(SYSTEM, "schedule/notices.attention", query)
 

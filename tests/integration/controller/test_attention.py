@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
+from controller.core.tenancy.models import Reseller
 from controller.fleet.models import DriftFindingRow, Node
 from controller.fleet.nodes.health_models import NodeSignals
 from controller.jobs.holds import HoldKind, NodeHold
@@ -167,3 +168,80 @@ async def test_attention_pages_by_its_cursor(hosting: Hosting) -> None:
 
     assert [len(first["items"]), len(second["items"]), second["next_cursor"]] == [2, 1, None]
     assert len({item["id"] for item in (*first["items"], *second["items"])}) == 3
+
+
+async def fill(hosting: Hosting, count: int) -> None:
+    """Drift of one moment, sick nodes of others, and as many resellers that handed out more than they have."""
+    now = datetime.now(UTC)
+    node_id = await hosting.add_node("node2")
+    async with hosting.database.write() as session:
+        for number in range(count):
+            session.add(
+                DriftFindingRow(
+                    node_id=node_id, subject="account/ada", key=f"site/{number}", summary="edited",
+                    found_at=now, checked_at=now,
+                )
+            )  # fmt: skip
+    for number in range(count):
+        shop = await hosting.post("/resellers", {"name": f"Shop {number}", "email": "a@example.com"}, expect=201)
+        client = {"name": "c", "email": "c@example.com", "reseller_id": shop["id"]}
+        await hosting.post("/clients", client, expect=201)
+        await hosting.patch(f"/resellers/{shop['id']}", {"caps": {"clients": 0}}, expect=200)
+        moment, sick = now if number else now + timedelta(seconds=5), await hosting.add_node(f"sick{number}")
+        async with hosting.database.write() as session:
+            await session.execute(update(Reseller).where(Reseller.id == shop["id"]).values(updated_at=moment))
+            reason = {"kind": "offline", "severity": "critical", "message": "offline", "since": None}
+            session.add(NodeSignals(id=sick, status="unhealthy", reasons=[reason], status_changed_at=moment))
+
+
+async def test_attention_walked_item_by_item_is_the_whole_list(hosting: Hosting) -> None:
+    await fill(hosting, 3)
+    whole = await hosting.get("/attention", limit=200)
+
+    walked: list[dict[str, Any]] = []
+    cursor = None
+    while cursor is not None or not walked:
+        page = await hosting.get("/attention", limit=1, **({"cursor": cursor} if cursor else {}))
+        walked += page["items"]
+        cursor = page["next_cursor"]
+
+    assert walked == whole["items"]
+    assert [item["kind"] for item in walked] == [*["node"] * 3, "reseller", *["drift"] * 3, *["reseller"] * 2]
+    assert {(page["critical"], page["warning"]) for page in (page, whole)} == {(3, 6)}
+
+
+async def test_attention_goes_on_behind_an_item_that_is_gone(hosting: Hosting) -> None:
+    await fill(hosting, 3)
+    whole = [item["id"] for item in (await hosting.get("/attention"))["items"]]
+    for number, item_id in enumerate(whole):
+        cursor = (await hosting.get("/attention", limit=number + 1))["next_cursor"]
+        if not item_id.startswith("drift."):
+            continue
+        async with hosting.database.write() as session:
+            await session.execute(delete(DriftFindingRow).where(DriftFindingRow.id == item_id.partition(".")[2]))
+
+        assert [item["id"] for item in await attention(hosting, cursor=cursor)] == whole[number + 1 :]
+        break
+
+
+async def test_attention_refuses_a_cursor_that_it_never_gave(hosting: Hosting) -> None:
+    for cursor in ("x", "bm9uZQ", "W3RydWUsIDEsICJ4Il0", "WzEsIjIwMjYtMDEtMDFUMDA6MDA6MDAiLCJ4Il0", "é"):
+        problem = await hosting.get("/attention", cursor=cursor, expect=400)
+        assert problem["errors"][0]["field"] == "cursor"
+
+
+async def test_dismissed_item_is_in_no_count_and_a_stale_dismissal_hides_nothing(hosting: Hosting) -> None:
+    await fill(hosting, 2)
+    items = await attention(hosting)
+    for kind in ("node", "drift", "reseller"):
+        item = next(item for item in items if item["kind"] == kind)
+        await hosting.post(f"/attention/{item['id']}/dismiss", {"note": f"known {kind}"}, expect=200)
+
+    page = await hosting.get("/attention")
+    everything = await hosting.get("/attention", with_dismissed="true")
+
+    assert (len(page["items"]), page["critical"], page["warning"]) == (3, 1, 2)
+    assert (len(everything["items"]), everything["critical"], everything["warning"]) == (6, 1, 2)
+    async with hosting.database.write() as session:
+        await session.execute(update(NodeSignals).values(status="degraded"))
+    assert [item["severity"] for item in await attention(hosting, kind="node")] == ["warning"] * 2

@@ -23,7 +23,7 @@ ENTRIES: Final = 50_000
 ROWS_MAX: Final = 2500
 """What one scan may look at: 50 rows of a page with 50 of something each."""
 ADDS_UP: Final[Mapping[str, frozenset[str]]] = {
-    "list-attention": frozenset({"accounts"}),
+    "list-attention": frozenset({"accounts", "parked_resources"}),
     "list-resellers": frozenset({"accounts"}),
     "rank-resellers": frozenset({"accounts"}),
     "list-usage": frozenset({"accounts", "account_usage"}),
