@@ -98,10 +98,8 @@ class Cast:
 
 
 def _tenants(cast: Cast) -> Iterator[tuple[str, Rows]]:
-    yield (
-        "resellers",
-        ({"id": one, "name": f"Reseller {n}", "caps": {"accounts": 100}} for n, one in enumerate(cast.resellers)),
-    )
+    caps = {"accounts": 100, "disk_bytes": 10 * 2**40, "mailboxes": 20_000, "databases": 5000}
+    yield "resellers", ({"id": one, "name": f"Reseller {n}", "caps": caps} for n, one in enumerate(cast.resellers))
     yield (
         "clients",
         (

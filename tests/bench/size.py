@@ -21,6 +21,7 @@ from controller.bootstrap import Controller
 from controller.core.audit.checkpoints import Checkpoints
 from controller.core.context import Role
 from controller.db.migrations import runner
+from controller.serve import tune_process
 from tests.bench import audit, hoster
 from tests.bench.framework import BenchError, Benchmark, Measurement, Options, judge, percentile
 from tests.bench.postgres import durable_postgres
@@ -69,9 +70,10 @@ async def _lift_limits(http: httpx.AsyncClient, large: hoster.Hoster) -> None:
 
 
 async def measure(url: str, folder: Path, share: float) -> dict[str, float]:
-    """On one database."""
+    """On one database, in a process that is tuned as one that serves is."""
     await runner.upgrade(url)
     controller = make_controller(url, folder)
+    tune_process()
     try:
         checkpoints = Checkpoints(controller.database, controller.fleet.keys.signer)
         await audit.fill(controller.database, checkpoints, int(share * ENTRIES))
