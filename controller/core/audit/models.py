@@ -17,15 +17,18 @@ SECURITY_ACTIONS: Final = (
     "job.refuse", "node.clone_suspected", "node.quarantine", "node.release", "node.request", "node.approve",
     "node.reject", "node.revoke", "node.renew_certificate",
 )  # fmt: skip
-IS_SECURITY: Final = text(
-    " OR ".join(
-        (
-            *(f"action LIKE '{noun}.%'" for noun in SECURITY_NOUNS),
-            *(f"action = '{action}'" for action in SECURITY_ACTIONS),
-        )
+_IS_SECURITY: Final = " OR ".join(
+    (
+        *(f"action LIKE '{noun}.%'" for noun in SECURITY_NOUNS),
+        *(f"action = '{action}'" for action in SECURITY_ACTIONS),
     )
 )
-"""As text, in the index and in each query alike: no database knows that parameters ask for what the index has."""
+IS_SECURITY: Final = text(f"({_IS_SECURITY})")
+"""As text, in the index and in each query alike: no database knows that parameters ask for what the index has.
+
+The brackets are part of it: SQLAlchemy puts none around a text, whose last alternative would then be all that the
+conditions beside it narrow.
+"""
 
 
 class AuditEntry(Model):

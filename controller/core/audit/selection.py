@@ -67,7 +67,7 @@ def select_wanted(statement: Select[RowT], wanted: AuditFilter) -> Select[RowT]:
     if until is not None:
         statement = statement.where(AuditEntry.at < until, AuditEntry.id < _first_id(until + _LATE))
     if wanted.security:
-        statement = statement.where(IS_SECURITY.self_group())
+        statement = statement.where(IS_SECURITY)
     return statement
 
 

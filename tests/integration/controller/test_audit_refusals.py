@@ -86,6 +86,9 @@ async def test_list_audit_of_security_events_leaves_out_what_is_daily_work(hosti
         "user.refuse_sign_in",
     ]
     assert len(await newest(hosting)) == 3
+    # Every other filter still narrows all of it.
+    assert await newest(hosting, security=True, by="user/nobody") == []
+    assert await newest(hosting, security=True, until="2026-01-01T00:00:00Z") == []
 
 
 @pytest.mark.parametrize("is_sign_in", [True, False])

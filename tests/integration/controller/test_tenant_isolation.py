@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import httpx
@@ -13,6 +13,7 @@ from controller.core.context import Role
 from controller.core.tenancy.criteria import tenant_entities
 from controller.core.tenancy.sight import Sight
 from controller.db.base import Model
+from tests.bench.questions import VALUES
 from tests.integration.controller.tenants import TENANT_ROLES, Tenant, sell
 from tests.integration.controller.test_every_route import AUDIT, BODIES, Api, Route
 
@@ -229,9 +230,22 @@ def is_bulk(route: Route) -> bool:
 
 
 def filters_of(route: Route, ids: Mapping[str, str]) -> list[dict[str, str]]:
-    """Each filter that can name somebody else's row."""
-    parameters: list[dict[str, Any]] = route.operation.get("parameters", [])
-    return [{p["name"]: ids[p["name"]]} for p in parameters if p["in"] == "query" and p["name"] in ids]
+    """Each filter, for somebody else's row where it can name one, or for everything that it knows."""
+    return [
+        {one["name"]: value}
+        for one in route.operation.get("parameters", [])
+        if one["in"] == "query"
+        for value in ([ids[one["name"]]] if one["name"] in ids else _values_of(one))
+    ]
+
+
+def _values_of(parameter: Mapping[str, Any]) -> Iterable[str]:
+    schema = parameter["schema"]
+    kinds = schema.get("oneOf", [schema])
+    if any(kind.get("type") == "boolean" for kind in kinds):
+        return ("true", "false")
+    enums = [value for kind in kinds for value in kind.get("enum", ()) if value is not None]
+    return enums or VALUES.get(parameter["name"], ())
 
 
 def _given(query: Mapping[str, str]) -> str:

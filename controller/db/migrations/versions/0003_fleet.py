@@ -1029,7 +1029,7 @@ def upgrade() -> None:
         batch_op.create_index('ix_audit_entries_address', ['address', 'id'], unique=False)
         batch_op.create_index('ix_audit_entries_client_id', ['client_id', 'id'], unique=False)
         batch_op.create_index('ix_audit_entries_reseller_id', ['reseller_id', 'id'], unique=False)
-        batch_op.create_index('ix_audit_entries_security', ['id'], unique=False, sqlite_where=sa.text("action LIKE 'user.%' OR action LIKE 'token.%' OR action LIKE 'access.%' OR action LIKE 'session.%' OR action LIKE 'login.%' OR action LIKE 'authority.%' OR action LIKE 'ca_rotation.%' OR action LIKE 'job_key.%' OR action LIKE 'audit.%' OR action = 'job.refuse' OR action = 'node.clone_suspected' OR action = 'node.quarantine' OR action = 'node.release' OR action = 'node.request' OR action = 'node.approve' OR action = 'node.reject' OR action = 'node.revoke' OR action = 'node.renew_certificate'"), postgresql_where=sa.text("action LIKE 'user.%' OR action LIKE 'token.%' OR action LIKE 'access.%' OR action LIKE 'session.%' OR action LIKE 'login.%' OR action LIKE 'authority.%' OR action LIKE 'ca_rotation.%' OR action LIKE 'job_key.%' OR action LIKE 'audit.%' OR action = 'job.refuse' OR action = 'node.clone_suspected' OR action = 'node.quarantine' OR action = 'node.release' OR action = 'node.request' OR action = 'node.approve' OR action = 'node.reject' OR action = 'node.revoke' OR action = 'node.renew_certificate'"))
+        batch_op.create_index('ix_audit_entries_security', ['id'], unique=False, sqlite_where=sa.text("(action LIKE 'user.%' OR action LIKE 'token.%' OR action LIKE 'access.%' OR action LIKE 'session.%' OR action LIKE 'login.%' OR action LIKE 'authority.%' OR action LIKE 'ca_rotation.%' OR action LIKE 'job_key.%' OR action LIKE 'audit.%' OR action = 'job.refuse' OR action = 'node.clone_suspected' OR action = 'node.quarantine' OR action = 'node.release' OR action = 'node.request' OR action = 'node.approve' OR action = 'node.reject' OR action = 'node.revoke' OR action = 'node.renew_certificate')"), postgresql_where=sa.text("(action LIKE 'user.%' OR action LIKE 'token.%' OR action LIKE 'access.%' OR action LIKE 'session.%' OR action LIKE 'login.%' OR action LIKE 'authority.%' OR action LIKE 'ca_rotation.%' OR action LIKE 'job_key.%' OR action LIKE 'audit.%' OR action = 'job.refuse' OR action = 'node.clone_suspected' OR action = 'node.quarantine' OR action = 'node.release' OR action = 'node.request' OR action = 'node.approve' OR action = 'node.reject' OR action = 'node.revoke' OR action = 'node.renew_certificate')"))
 
     with op.batch_alter_table('clients', schema=None) as batch_op:
         batch_op.add_column(sa.Column('reseller_id', sa.String(length=36), nullable=True))
@@ -1068,8 +1068,8 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_packages_reseller_id'), ['reseller_id'], unique=False)
         batch_op.create_index('uq_packages_platform_name_live', ['name'], unique=True, sqlite_where=sa.text('deleted_at IS NULL AND reseller_id IS NULL'), postgresql_where=sa.text('deleted_at IS NULL AND reseller_id IS NULL'))
         batch_op.create_index('uq_packages_reseller_name_live', ['reseller_id', 'name'], unique=True, sqlite_where=sa.text('deleted_at IS NULL'), postgresql_where=sa.text('deleted_at IS NULL'))
-        batch_op.create_foreign_key(batch_op.f('fk_packages_reseller_id_resellers'), 'resellers', ['reseller_id'], ['id'], ondelete='RESTRICT')
         batch_op.create_foreign_key(batch_op.f('fk_packages_parent_id_packages'), 'packages', ['parent_id'], ['id'], ondelete='RESTRICT')
+        batch_op.create_foreign_key(batch_op.f('fk_packages_reseller_id_resellers'), 'resellers', ['reseller_id'], ['id'], ondelete='RESTRICT')
         batch_op.drop_column('sites_max')
 
     with op.batch_alter_table('sessions', schema=None) as batch_op:
@@ -1137,8 +1137,8 @@ def downgrade() -> None:
 
     with op.batch_alter_table('packages', schema=None) as batch_op:
         batch_op.add_column(sa.Column('sites_max', sa.INTEGER(), nullable=True))
-        batch_op.drop_constraint(batch_op.f('fk_packages_parent_id_packages'), type_='foreignkey')
         batch_op.drop_constraint(batch_op.f('fk_packages_reseller_id_resellers'), type_='foreignkey')
+        batch_op.drop_constraint(batch_op.f('fk_packages_parent_id_packages'), type_='foreignkey')
         batch_op.drop_index('uq_packages_reseller_name_live', sqlite_where=sa.text('deleted_at IS NULL'), postgresql_where=sa.text('deleted_at IS NULL'))
         batch_op.drop_index('uq_packages_platform_name_live', sqlite_where=sa.text('deleted_at IS NULL AND reseller_id IS NULL'), postgresql_where=sa.text('deleted_at IS NULL AND reseller_id IS NULL'))
         batch_op.drop_index(batch_op.f('ix_packages_reseller_id'))
@@ -1177,7 +1177,7 @@ def downgrade() -> None:
         batch_op.drop_column('reseller_id')
 
     with op.batch_alter_table('audit_entries', schema=None) as batch_op:
-        batch_op.drop_index('ix_audit_entries_security', sqlite_where=sa.text("action LIKE 'user.%' OR action LIKE 'token.%' OR action LIKE 'access.%' OR action LIKE 'session.%' OR action LIKE 'login.%' OR action LIKE 'authority.%' OR action LIKE 'ca_rotation.%' OR action LIKE 'job_key.%' OR action LIKE 'audit.%' OR action = 'job.refuse' OR action = 'node.clone_suspected' OR action = 'node.quarantine' OR action = 'node.release' OR action = 'node.request' OR action = 'node.approve' OR action = 'node.reject' OR action = 'node.revoke' OR action = 'node.renew_certificate'"), postgresql_where=sa.text("action LIKE 'user.%' OR action LIKE 'token.%' OR action LIKE 'access.%' OR action LIKE 'session.%' OR action LIKE 'login.%' OR action LIKE 'authority.%' OR action LIKE 'ca_rotation.%' OR action LIKE 'job_key.%' OR action LIKE 'audit.%' OR action = 'job.refuse' OR action = 'node.clone_suspected' OR action = 'node.quarantine' OR action = 'node.release' OR action = 'node.request' OR action = 'node.approve' OR action = 'node.reject' OR action = 'node.revoke' OR action = 'node.renew_certificate'"))
+        batch_op.drop_index('ix_audit_entries_security', sqlite_where=sa.text("(action LIKE 'user.%' OR action LIKE 'token.%' OR action LIKE 'access.%' OR action LIKE 'session.%' OR action LIKE 'login.%' OR action LIKE 'authority.%' OR action LIKE 'ca_rotation.%' OR action LIKE 'job_key.%' OR action LIKE 'audit.%' OR action = 'job.refuse' OR action = 'node.clone_suspected' OR action = 'node.quarantine' OR action = 'node.release' OR action = 'node.request' OR action = 'node.approve' OR action = 'node.reject' OR action = 'node.revoke' OR action = 'node.renew_certificate')"), postgresql_where=sa.text("(action LIKE 'user.%' OR action LIKE 'token.%' OR action LIKE 'access.%' OR action LIKE 'session.%' OR action LIKE 'login.%' OR action LIKE 'authority.%' OR action LIKE 'ca_rotation.%' OR action LIKE 'job_key.%' OR action LIKE 'audit.%' OR action = 'job.refuse' OR action = 'node.clone_suspected' OR action = 'node.quarantine' OR action = 'node.release' OR action = 'node.request' OR action = 'node.approve' OR action = 'node.reject' OR action = 'node.revoke' OR action = 'node.renew_certificate')"))
         batch_op.drop_index('ix_audit_entries_reseller_id')
         batch_op.drop_index('ix_audit_entries_client_id')
         batch_op.drop_index('ix_audit_entries_address')
