@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final, cast
 
 from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
+from litestar.params import QueryParameter
 
 from controller.api import scopes
 from controller.core.auth.identities import Identity
 from controller.core.auth.policy import SecurityPolicy
+from controller.core.http import API_ROOT
 from controller.core.maintenance.gate import OVERRIDE_HEADER, OVERRIDE_VALUE, may_override, require_open
 from controller.core.policies.registry import PlatformPolicies
 from controller.db.base import utc_now
@@ -184,16 +187,42 @@ def require_recent_proof(identity: Identity, rules: PlatformPolicies) -> None:
         )
 
 
-def require_dry_run_known(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Pass unless a change without a dry run is asked for one: it would be made, where the caller wants it not to be.
+def require_known_query(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Pass when the route knows every parameter behind the question mark.
+
+    One that nobody knows would be as if it were not there: a filter with a typing error shows everything, and a change
+    without a dry run is made, where the caller wants it not to be.
 
     Raises:
         InvalidInputError
     """
-    if not isinstance(connection, Request) or connection.method in _READING or DRY_RUN not in connection.query_params:
+    # Pages and scrapers at the root get parameters from links and configurations that are not ours.
+    if not isinstance(connection, Request) or not connection.scope.get("query_string") or not _is_of_api(connection):
         return
-    if DRY_RUN not in handler.parsed_fn_signature.parameters:
+    known = _query_names(handler)
+    unknown = next((name for name in connection.query_params if name not in known), None)
+    if unknown is None:
+        return
+    if unknown == DRY_RUN:
         raise InvalidInputError("this has no dry run; nothing was done", field=DRY_RUN)
+    hint = f"It knows: {', '.join(sorted(known))}." if known else "It knows none."
+    raise InvalidInputError(f"there is no query parameter {unknown[:80]!r} here", field=unknown[:80], hint=hint)
+
+
+def _is_of_api(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
+    return str(connection.scope["path"]).startswith(f"{API_ROOT}/")
+
+
+@lru_cache(maxsize=1024)
+def _query_names(handler: BaseRouteHandler) -> frozenset[str]:
+    """Of the handler itself and of what finds its other parameters."""
+    finders = (provider.parsed_fn_signature for provider in handler.resolve_dependencies().values())
+    return frozenset(
+        field.kwarg_definition.name or name
+        for signature in (handler.parsed_fn_signature, *finders)
+        for name, field in signature.parameters.items()
+        if isinstance(field.kwarg_definition, QueryParameter)
+    )
 
 
 Guard = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Coroutine[Any, Any, None]]
@@ -209,7 +238,7 @@ def make_guard(database: Database) -> Guard:
 
     async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         require_known_caller(connection, handler)
-        require_dry_run_known(connection, handler)
+        require_known_query(connection, handler)
         await guard_maintenance(connection, handler)
 
     return guard

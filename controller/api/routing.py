@@ -19,8 +19,8 @@ from controller.api.body import StrictRequest
 from controller.api.errors import answer_error
 from controller.api.given import bound_given
 from controller.api.openapi import openapi_config
+from controller.core.http import API_ROOT
 
-API_PREFIX: Final = "/api/v1"
 MAX_BODY_BYTES: Final = 2 * 1024 * 1024
 _SETS_KEPT: Final = 4
 """A process serves one set of routes; tests make a few more."""
@@ -44,7 +44,7 @@ def compile_routes(
         asked: Of the parameters that come from the request.
     """
     return Litestar(
-        route_handlers=[Router(API_PREFIX, route_handlers=list(api_routes)), *root_routes],
+        route_handlers=[Router(API_ROOT, route_handlers=list(api_routes)), *root_routes],
         dependencies={
             **{name: _provide(name) for name in sorted(names)},
             **{name: Provide(find, sync_to_thread=False) for name, find in asked},

@@ -502,6 +502,34 @@ async def test_every_change_when_one_may_only_read_answers_403_and_changes_nothi
     assert await api.refusals() == len(answers)
 
 
+async def test_every_route_when_asked_with_a_parameter_that_it_does_not_know_says_so_and_changes_nothing(
+    api: Api,
+) -> None:
+    """A filter with a typing error would show everything, and a dry run that there is none of would be none."""
+    ids = await api.fill(await api.token("*"))
+    admins = itertools.cycle([await api.token("*") for _ in range(ASKERS)])
+    before = await api.rows(but=AUDIT)
+    wrong = []
+
+    for route in api.routes:
+        known = {one["name"] for one in route.operation.get("parameters", []) if one["in"] == "query"}
+        for name in {"serach", "dry_run"} - known if route.is_change else {"serach"}:
+            asked = Route(route.method, f"{route.path}?{name}=true", route.operation)
+            answer = await api.call(asked, ids, next(admins))
+            fields = [one["field"] for one in answer.json().get("errors", ())]
+            if (answer.status_code, fields) != (400, [name]) and answer.status_code != 403:
+                wrong.append(f"{route.name} {name}: {answer.status_code} {answer.text[:200]}")
+            if (
+                name != "dry_run"
+                and answer.status_code == 400
+                and any(one not in answer.json()["hint"] for one in known)
+            ):
+                wrong.append(f"{route.name}: {answer.json()['hint']}")
+
+    assert wrong == []
+    assert await api.rows(but=AUDIT) == before
+
+
 async def test_list_of_routes_without_permission_names_only_what_exists(api: Api) -> None:
     assert set(WITHOUT_PERMISSION) <= {route.name for route in api.routes}
 
