@@ -163,6 +163,9 @@ async def ensure_home(action: EnsureHome) -> None:
 async def set_quota(path: str, quota_bytes: int | None) -> None:
     """Limit what a subvolume refers to; switches quotas on for its file system when they are off.
 
+    The group is named by its number, from the directory above: asked from inside, btrfs counts the change itself to the
+    subvolume, and whoever has more than the old limit could never be given a larger one.
+
     Raises:
         CommandError: btrfs refused.
     """
@@ -171,7 +174,9 @@ async def set_quota(path: str, quota_bytes: int | None) -> None:
             return
         await run(("btrfs", "quota", "enable", path), timeout_seconds=BTRFS_TIMEOUT_SECONDS)
     limit = "none" if quota_bytes is None else str(quota_bytes)
-    await run(("btrfs", "qgroup", "limit", limit, path), timeout_seconds=BTRFS_TIMEOUT_SECONDS)
+    group = f"0/{await _read_subvolume_id(path)}"
+    argv = ("btrfs", "qgroup", "limit", limit, group, str(Path(path).parent))
+    await run(argv, timeout_seconds=BTRFS_TIMEOUT_SECONDS)
 
 
 async def remove_home(path: str) -> None:

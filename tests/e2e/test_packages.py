@@ -100,3 +100,23 @@ def test_tenant_when_over_the_soft_disk_limit_is_told_of_suspended_and_restored(
     assert still == "active"
     history = fleet.api.call("GET", f"/accounts/{account['id']}/usage-history?key=disk_bytes")["items"]
     assert history[0]["peak"] >= 30 * MIB > history[0]["last"]
+
+
+def fill(fleet: Fleet, node: str, account: dict[str, Any], name: str, mebibytes: int) -> bool:
+    """Write a file as the tenant; whether it fitted."""
+    path = f"/srv/accounts/{account['name']}/tmp/{name}"
+    argv = ["/usr/bin/dd", "if=/dev/urandom", f"of={path}", "bs=1M", f"count={mebibytes}", "conv=fsync"]
+    return fleet.run(node, "/usr/sbin/runuser", "-u", account["name"], "--", *argv).exit_code == 0
+
+
+def test_tenant_who_holds_more_than_a_cut_package_allows_gets_a_larger_one(fleet: Fleet, each_node: str) -> None:
+    package_id = fleet.package(f"cut disk {each_node}", disk_bytes=64 * MIB)
+    larger_id = fleet.package(f"larger disk {each_node}", disk_bytes=96 * MIB)
+    account = fleet.account(each_node, package_id=package_id)
+    assert fill(fleet, each_node, account, "before", 48)
+    fleet.change("PATCH", f"/packages/{package_id}", {"disk_bytes": 32 * MIB})
+    assert not fill(fleet, each_node, account, "too-much", 16)
+
+    fleet.change("PATCH", f"/accounts/{account['id']}", {"package_id": larger_id})
+
+    assert fill(fleet, each_node, account, "after", 16)
