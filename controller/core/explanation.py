@@ -20,10 +20,12 @@ from controller.jobs.models import Job
 from controller.jobs.waiting import find_waits
 
 ENTRIES_MAX: Final = 50
+SCHEDULED: Final = "schedule/"
 _CAUSES: Final = (
     ("reconverge/", "reconnect", "The node came back without its newest state, so that was sent again."),
     ("schedule/nodes.upkeep", "maintenance", "The node's maintenance ended, and what waited was asked for anew."),
-    ("schedule/", "schedule", "A schedule of the controller asked for it."),
+    ("schedule/packages.rollouts", "package_rollout", "A rollout of its package reached the account."),
+    (SCHEDULED, "schedule", "A schedule of the controller asked for it."),
     ("rollout", "rollout", "A rollout of the agent's release asked for it."),
     ("drift", "drift_policy", "The node's drift policy asked for it."),
 )
@@ -51,8 +53,7 @@ _FIELDS: Final = {
 
 async def read_background(session: AsyncSession, job: Job, reader: Reach) -> Background:
     """Everything about the job that its own row does not say."""
-    statement = select(AuditEntry).where(AuditEntry.request_id == job.request_id).order_by(AuditEntry.number)
-    entries = list(await session.scalars(statement.limit(ENTRIES_MAX)))
+    entries = await _list_entries(session, job)
     waits = await find_waits(session, [job])
     return Background(
         asker=await _find_asker(session, job, entries, reader),
@@ -60,6 +61,20 @@ async def read_background(session: AsyncSession, job: Job, reader: Reach) -> Bac
         undo_commands=tuple(words for entry in reversed(entries) if (words := render_undo(entry))),
         waits_for=waits.get(job.id, ""),
     )
+
+
+async def _list_entries(session: AsyncSession, job: Job) -> list[AuditEntry]:
+    """What was changed with the job: in its own transaction, or else by its request.
+
+    One request may change many things one by one, each for itself; what became of the others is no reason for this
+    job, and its way back would take them along. All runs of a schedule have one request id: they know their own
+    transaction only.
+    """
+    of_request = select(AuditEntry).where(AuditEntry.request_id == job.request_id).order_by(AuditEntry.number)
+    own = list(await session.scalars(of_request.where(AuditEntry.at == job.created_at).limit(ENTRIES_MAX)))
+    if own or job.request_id.startswith(SCHEDULED):
+        return own
+    return list(await session.scalars(of_request.limit(ENTRIES_MAX)))
 
 
 async def _find_asker(session: AsyncSession, job: Job, entries: Sequence[AuditEntry], reader: Reach) -> AskerView:
@@ -131,6 +146,7 @@ def render_undo(entry: AuditEntry) -> str:
 
 
 def _render_options(names: Sequence[str], before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """As docs/cli.md says: `none` clears a field, and is the empty list."""
     words = []
     for name in names:
         old, new = before.get(name), after.get(name)
@@ -140,7 +156,7 @@ def _render_options(names: Sequence[str], before: Mapping[str, Any], after: Mapp
         if isinstance(old, bool):
             words.append(option if old else f"--no-{name.replace('_', '-')}")
         elif isinstance(old, list):
-            words += [f"{option} {shlex.quote(str(item))}" for item in old] or [f"{option} ''"]
+            words += [f"{option} {shlex.quote(str(item))}" for item in old] or [f"{option} none"]
         else:
-            words.append(f"{option} {'null' if old is None else shlex.quote(str(old))}")
+            words.append(f"{option} {'none' if old is None else shlex.quote(str(old))}")
     return " ".join(words)

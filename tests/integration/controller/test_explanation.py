@@ -8,16 +8,21 @@ from typing import Any
 import msgspec
 import pytest
 
+from controller.core.accounts.converge import converge_account
+from controller.core.accounts.models import Account
+from controller.core.accounts.suspension import suspend_account
+from controller.core.accounts.views import AccountSuspend
 from controller.core.audit.models import AuditEntry
 from controller.core.auth.models import ApiToken, User
 from controller.core.context import ALL_TENANTS
 from controller.core.explanation import read_background, render_undo
+from controller.core.operations import FleetContext
 from controller.jobs.explain import explain_job
 from controller.jobs.models import Job, JobTransition
 from controller.jobs.states import JobState
 from shared.protocol.job import CommandPurpose, CommandRun, JobResult
 from shared.protocol.job import JobState as NodeJobState
-from tests.integration.controller.hosting import Hosting
+from tests.integration.controller.hosting import ADMIN, Hosting
 
 AT = datetime(2026, 11, 23, tzinfo=UTC)
 
@@ -42,6 +47,35 @@ async def test_background_of_a_users_change_names_asker_permission_limits_and_th
     assert known.undo_commands == ("wcp360 sites update a.example --document-root public",)
 
 
+async def test_background_of_one_of_many_knows_nothing_of_the_others(hosting: Hosting) -> None:
+    ids = [await hosting.add_account(name) for name in ("ada", "grace")]
+    await hosting.post(
+        "/accounts/bulk", {"action": "suspend", "ids": ids, "suspension": {"reason": "unpaid"}}, expect=202
+    )
+
+    known = await background_of(hosting, await hosting.last_job(ids[0]))
+
+    assert known.cause.changes == ("account.suspend ada",)
+    assert known.undo_commands == ("wcp360 accounts unsuspend ada",)
+
+
+async def test_background_of_a_schedules_job_knows_nothing_of_its_other_runs(hosting: Hosting) -> None:
+    ids = [await hosting.add_account(name) for name in ("ada", "grace")]
+
+    async def suspend(ctx: FleetContext) -> object:
+        return await suspend_account(ctx, ids[0], AccountSuspend())
+
+    async def repair(ctx: FleetContext) -> object:
+        return await converge_account(ctx, await ctx.session.get_one(Account, ids[1]), reason="upkeep")
+
+    for use_case in (suspend, repair):
+        await hosting.operations.change(ADMIN, "schedule/test", use_case)
+
+    known = await background_of(hosting, await hosting.last_job(ids[1]))
+
+    assert (known.cause.changes, known.undo_commands) == ((), ())
+
+
 async def test_background_of_a_tokens_change_names_token_and_user(hosting: Hosting) -> None:
     account_id = await hosting.add_account("ada")
     job = await hosting.last_job(account_id)
@@ -60,7 +94,12 @@ async def test_background_of_a_tokens_change_names_token_and_user(hosting: Hosti
 
 @pytest.mark.parametrize(
     ("request_id", "kind"),
-    [("reconverge/n", "reconnect"), ("schedule/nodes.upkeep", "maintenance"), ("schedule/x", "schedule")],
+    [
+        ("reconverge/n", "reconnect"),
+        ("schedule/nodes.upkeep", "maintenance"),
+        ("schedule/packages.rollouts", "package_rollout"),
+        ("schedule/x", "schedule"),
+    ],
 )
 async def test_background_of_what_the_controller_asked_says_which_rule(
     hosting: Hosting, request_id: str, kind: str
@@ -79,7 +118,8 @@ async def test_background_of_what_the_controller_asked_says_which_rule(
         ("site.create", None, {}, "wcp360 sites delete it"),
         ("node.drain", None, {}, "wcp360 nodes undrain it"),
         ("site.delete", {}, None, ""),
-        ("site.update", {"php_version": None}, {"php_version": "8.2"}, "wcp360 sites update it --php-version null"),
+        ("site.update", {"php_version": None}, {"php_version": "8.2"}, "wcp360 sites update it --php-version none"),
+        ("site.update", {"aliases": []}, {"aliases": ["a.b"]}, "wcp360 sites update it --aliases none"),
         (
             "site.update",
             {"aliases": ["a.b", "c.d"]},
