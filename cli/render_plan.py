@@ -22,7 +22,12 @@ def print_plan(console: Console, plan: Mapping[str, Any], label: Callable[[str, 
         _print_row(console, change, label)
     for node in plan["nodes"]:
         _print_node(console, node, label)
-    if not plan["nodes"]:
+    unplanned = plan.get("unplanned") or 0
+    if unplanned:
+        more = " more" if plan["nodes"] else ""
+        accounts = "1 account" if unplanned == 1 else f"{unplanned} accounts"
+        console.print(f"\n{accounts}{more} would follow in groups; their nodes were not asked.", style="dim")
+    elif not plan["nodes"]:
         console.print("No node has anything to do.", style="dim")
 
 

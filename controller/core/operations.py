@@ -22,7 +22,7 @@ from controller.core.audit.chain import append_changes
 from controller.core.audit.duty import require_entries
 from controller.core.audit.refusals import Refusals
 from controller.core.audit.tenants import Tenant
-from controller.core.context import Actor, Change, OpContext
+from controller.core.context import Actor, OpContext
 from controller.core.maintenance.gate import require_change_allowed
 from controller.core.manifest import ManifestRegistry
 from controller.core.plan import NodePlan, PlanProblem, PlanView, view_change, view_result
@@ -108,6 +108,8 @@ class FleetContext(OpContext):
     registry: ManifestRegistry = field(kw_only=True)
     fleet: Fleet = field(kw_only=True)
     tasks: Tasks | None = field(default=None, kw_only=True)
+    unplanned: int = field(default=0, kw_only=True)
+    """Accounts that have their turn after this change is committed: a dry run cannot ask their nodes, but says so."""
 
     async def later(self, kind: str, args: dict[str, Any], *, dedup_key: str | None = None) -> None:
         """Let the controller itself do something after this change is committed (controller.jobs.tasks).
@@ -264,7 +266,7 @@ class Operations:
             raise
         except _RolledBack:
             resource, ctx = done[0]
-            return Outcome(resource=resource, plan=await self._plan(ctx.changes, requests))
+            return Outcome(resource=resource, plan=await self._plan(ctx, requests))
         faults.at("change.after_commit")
         resource, ctx = done[0]
         self._announce(ctx, tenants)
@@ -294,15 +296,16 @@ class Operations:
             whose = {key: value for key, value in tenant._asdict().items() if value is not None}
             self._publisher.publish(f"{noun}s", change.action, {"id": row_id, "name": change.target_name, **whose})
 
-    async def _plan(self, changes: Sequence[Change], requests: Sequence[JobRequest]) -> PlanView:
+    async def _plan(self, ctx: FleetContext, requests: Sequence[JobRequest]) -> PlanView:
         room = asyncio.Semaphore(_PLANS_AT_ONCE)
         answers = await asyncio.gather(*(self._plan_one(request, room) for request in requests))
         offline = [answer for answer in answers if isinstance(answer, AgentOfflineError)]
         if offline and len(offline) == len(answers):
             raise offline[0]
         return PlanView(
-            changes=tuple(view_change(change) for change in changes),
+            changes=tuple(view_change(change) for change in ctx.changes),
             nodes=tuple(_view_answer(request, answer) for request, answer in zip(requests, answers, strict=True)),
+            unplanned=ctx.unplanned,
         )
 
     async def _plan_one(self, request: JobRequest, room: asyncio.Semaphore) -> JobResult | FleetError:

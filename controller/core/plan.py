@@ -68,7 +68,18 @@ class PlanView(msgspec.Struct, frozen=True, kw_only=True):
     """Answer to `dry_run=true`: everything that would happen. Nothing was written, and no node was touched."""
 
     changes: Annotated[tuple[ChangeView, ...], Meta(description="Rows, in the order in which they would change.")]
-    nodes: Annotated[tuple[NodePlan, ...], Meta(description="Empty: no node would have anything to do.")]
+    nodes: Annotated[
+        tuple[NodePlan, ...],
+        Meta(description="With `unplanned` 0, empty means that no node would have anything to do."),
+    ]
+    unplanned: Annotated[
+        int,
+        Meta(
+            description="Accounts that would have their turn afterwards, in groups or in the waves of a rollout; their "
+            "nodes were not asked.",
+            ge=0,
+        ),
+    ] = 0
 
 
 def view_change(change: Change) -> ChangeView:

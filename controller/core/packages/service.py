@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from controller.core.accounts.converge import converge_account
 from controller.core.accounts.models import Account
@@ -344,13 +344,18 @@ async def _checked_labels(
 
 async def converge_users(ctx: FleetContext, package: Package) -> None:
     """Bring accounts to the package's newest version; those that are pinned to one have what they had."""
-    users = (
-        select(Account)
-        .where(Account.package_id == package.id, Account.package_version_id.is_(None), Account.deleted_at.is_(None))
-        .order_by(Account.id)
+    are_users = (
+        Account.package_id == package.id,
+        Account.package_version_id.is_(None),
+        Account.deleted_at.is_(None),
     )
+    users = select(Account).where(*are_users).order_by(Account.id)
     first = (await ctx.session.scalars(users.limit(CONVERGED_AT_ONCE))).all()
     for account in first:
         await converge_account(ctx, account, reason=f"package {package.name}")
-    if len(first) == CONVERGED_AT_ONCE:
-        await ctx.later(RECONVERGE_PACKAGE, {"package_id": package.id, "after": first[-1].id})
+    if len(first) < CONVERGED_AT_ONCE:
+        return
+    if ctx.is_dry_run:  # nobody has a turn afterwards
+        ctx.unplanned += (await ctx.session.scalar(select(func.count(Account.id)).where(*are_users)) or 0) - len(first)
+        return
+    await ctx.later(RECONVERGE_PACKAGE, {"package_id": package.id, "after": first[-1].id})

@@ -277,6 +277,7 @@ async def test_edit_in_waves_with_bad_waves_names_the_field_and_changes_nothing(
 
     assert problem["errors"][0]["field"] == "rollout.waves"
     assert [change["action"] for change in planned["changes"]] == ["package_rollout.create", "package.update"]
+    assert (planned["nodes"], planned["unplanned"]) == ([], 6)
     assert (await waves.hosting.get(f"/packages/{waves.package_id}"))["version"] == 1
     assert (await waves.hosting.get("/package-rollouts"))["items"] == []
     await waves.hosting.get("/package-rollouts/nothing", expect=404)

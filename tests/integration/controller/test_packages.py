@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from controller.core.packages.models import Package
+from controller.core.packages.service import CONVERGED_AT_ONCE
 from shared.specs.account import AccountSpec, ResourceLimits
 from shared.specs.php_pool import PhpPoolSpec
 from tests.integration.controller.hosting import Hosting
@@ -68,6 +69,17 @@ async def test_update_package_without_news_for_nodes_asks_no_node(hosting: Hosti
 
     assert answer["jobs"] == []
     assert (await hosting.get(f"/accounts/{account_id}"))["desired_generation"] == 1
+
+
+async def test_update_package_when_dry_run_plans_the_first_accounts_and_counts_the_rest(hosting: Hosting) -> None:
+    client_id, package_id = await hosting.add_client(), await hosting.add_package("many")
+    for number in range(CONVERGED_AT_ONCE + 2):
+        body = {"name": f"acc{number}", "client_id": client_id, "package_id": package_id}
+        await hosting.post("/accounts", body, expect=202)
+
+    plan = await hosting.patch(f"/packages/{package_id}", {"processes_max": 77}, expect=200, dry_run=True)
+
+    assert (len(plan["nodes"]), plan["unplanned"]) == (CONVERGED_AT_ONCE, 2)
 
 
 async def test_update_package_with_null_takes_the_limit_away(hosting: Hosting) -> None:

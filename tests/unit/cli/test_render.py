@@ -136,6 +136,14 @@ def test_plan_when_no_node_is_touched_says_so() -> None:
     assert "No node has anything to do." in shown({"changes": [], "nodes": []})
 
 
+def test_plan_when_accounts_have_their_turn_later_counts_them() -> None:
+    plan = {"changes": [], "nodes": [], "unplanned": 35}
+    node = {"node": "n1", "subject": "account/a", "changes": []}
+
+    assert "\n35 accounts would follow in groups; their nodes were not asked." in shown(plan)
+    assert "\n35 accounts more would follow" in shown({**plan, "nodes": [node]})
+
+
 JOB = {
     "id": LONG_ID,
     "label": "Account alice",

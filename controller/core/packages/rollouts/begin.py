@@ -118,6 +118,7 @@ async def begin_rollout(
     await ctx.session.flush()
     counts = [places.count(index) for index in range(len(waves))]
     after = {"package": package.id, "version": row.version, "waves": list(waves), "accounts_per_wave": counts}
+    ctx.unplanned += len(accounts)
     record(ctx, Change("package_rollout.create", f"package_rollout/{row.id}", package.name, after=after))
     return row
 
