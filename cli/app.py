@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from click.exceptions import NoSuchCommand
 
 from cli import audit_log, events, logs, own_commands
 from cli.commands import build_command
@@ -49,6 +50,15 @@ class RootGroup(click.Group):
         session = session_of(ctx)
         operations = session.find_operations(cmd_name)
         return NounGroup(cmd_name, operations, session.document.group_description(cmd_name)) if operations else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, but a misspelt noun is compared with those of the API as well."""
+        try:
+            return super().resolve_command(ctx, args)
+        except NoSuchCommand as error:
+            raise NoSuchCommand(error.command_name, possibilities=self.list_commands(ctx), ctx=ctx) from None
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The exit statuses, and why the nouns are missing if they are."""

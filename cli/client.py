@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import sys
 import time
@@ -26,7 +27,13 @@ HURRIED_TIMEOUT = httpx.Timeout(1.0)
 """For shell completion: a key press does not wait for a controller that does not answer."""
 STREAM_TIMEOUT = httpx.Timeout(60.0, connect=10.0, read=45.0)
 """A stream shows a sign of life every 15 seconds; a line that is silent for three of them is dead."""
+LOGIN_PATH = "/api/v1/auth/login"
+IS_IT_ONE = "Is this the address of a WCP360 controller?"
+HOW_WRITTEN = "Write it like https://panel.example.com:8360."
+SIGN_IN = "Sign in with `wcp360 login`."
 DOCUMENT_PATH = "/schema/openapi.json"
+_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+"""How OpenSSL's errors name a certificate that is not believed."""
 
 
 class ApiClient:
@@ -80,7 +87,7 @@ class ApiClient:
             raise CommandFailedError(
                 f"{self.profile.controller} cannot be reached: {_reason_of(error)}",
                 exit_code=ExitCode.UNAVAILABLE,
-                hint=_connection_hint(str(error)),
+                hint=_connection_hint(str(error), self.profile),
             ) from error
         if self._is_verbose:
             _trace_answer(response, (time.monotonic() - began) * 1000)
@@ -106,7 +113,7 @@ class ApiClient:
             raise CommandFailedError(
                 f"the connection to {self.profile.controller} broke: {_reason_of(error)}",
                 exit_code=ExitCode.UNAVAILABLE,
-                hint=_connection_hint(str(error)),
+                hint=_connection_hint(str(error), self.profile),
             ) from error
 
     def download(self, path: str, *, query: dict[str, Any]) -> Iterator[bytes]:
@@ -127,7 +134,7 @@ class ApiClient:
             raise CommandFailedError(
                 f"the connection to {self.profile.controller} broke: {_reason_of(error)}",
                 exit_code=ExitCode.UNAVAILABLE,
-                hint=_connection_hint(str(error)),
+                hint=_connection_hint(str(error), self.profile),
             ) from error
 
     def close(self) -> None:
@@ -148,7 +155,7 @@ class ApiClient:
             raise CommandFailedError(
                 f"{self.profile.controller} has no OpenAPI document at {DOCUMENT_PATH}",
                 exit_code=ExitCode.BUG,
-                hint="Is this the address of a WCP360 controller?",
+                hint=IS_IT_ONE,
             ) from error
         self._cache.save(raw)
         return document
@@ -183,19 +190,34 @@ def tls_context(ca_file: str) -> ssl.SSLContext:
 
 
 def _reason_of(error: Exception) -> str:
+    """For people: without the numbers and file names of the libraries below."""
+    if isinstance(error, httpx.TimeoutException):
+        return "it does not answer in time"
     text = str(error) or type(error).__name__
-    return "it does not answer in time" if isinstance(error, httpx.TimeoutException) else text
+    if _UNTRUSTED in text:
+        return (
+            "its certificate is for another name"
+            if _is_misnamed(text)
+            else "its certificate is of no CA that is trusted here"
+        )
+    return re.sub(r"^\[Errno -?\d+\] ", "", text)
 
 
-def _connection_hint(reason: str) -> str:
-    if (
-        "CERTIFICATE_VERIFY_FAILED" in reason
-        and "ostname mismatch" not in reason
-        and "IP address mismatch" not in reason
-    ):
+def _is_misnamed(reason: str) -> bool:
+    return "ostname mismatch" in reason or "IP address mismatch" in reason
+
+
+def _connection_hint(reason: str, profile: Profile) -> str:
+    if _UNTRUSTED in reason and _is_misnamed(reason):
+        return "Use the address that the controller was set up with."
+    if _UNTRUSTED in reason and profile.ca_file:
+        return (
+            f"Is {profile.ca_file} the CA of this controller? --ca-file names another (its data directory: pki/ca.pem)."
+        )
+    if _UNTRUSTED in reason:
         return "Name the controller's CA with --ca-file (its data directory has pki/ca.pem)."
-    if "CERTIFICATE_VERIFY_FAILED" in reason:
-        return "The certificate is for another name: use the address that the controller was set up with."
+    if profile.controller.startswith("http:"):
+        return f"A controller speaks https: is it {profile.controller.replace('http:', 'https:', 1)}?"
     return "Is the controller running, and is the address right? `wcp360 profile show` tells which one is used."
 
 
@@ -231,25 +253,36 @@ def _failure(response: httpx.Response) -> CommandFailedError:
     problem: dict[str, Any] = raw if isinstance(raw, dict) else {"status": response.status_code}
     detail = str(problem.get("detail") or problem.get("title") or f"the controller answered {response.status_code}")
     fields = [
-        f"{item['field']}: {item.get('message', '')}"
+        _name_field(str(item["field"]), str(item.get("message", "")))
         for item in problem.get("errors") or ()
         if isinstance(item, dict) and item.get("field")
     ]
     return CommandFailedError(
         "; ".join(fields) if fields else detail,
         exit_code=exit_code_of_status(response.status_code),
-        hint=problem.get("hint") or _hint_of(response, problem),
+        hint=_hint_of(response, problem),
         problem={**problem, "detail": detail},
     )
 
 
+def _name_field(field: str, message: str) -> str:
+    """`limit must be 1 or more` says already what it is about."""
+    return message if message.startswith(f"{field} ") else f"{field}: {message}"
+
+
 def _hint_of(response: httpx.Response, problem: dict[str, Any]) -> str | None:
-    if response.status_code == 401:
-        return "Sign in with `wcp360 login`."
-    request_id = problem.get("request_id")
-    if response.status_code >= 500 and request_id:
-        return f"The controller's log tells more about the request {request_id}."
-    return None
+    """The API's own, but where there is a command for what it says in terms of HTTP."""
+    code, told, request_id = problem.get("code"), problem.get("hint"), problem.get("request_id")
+    status = response.status_code
+    ways = (
+        (code == "wrong_credentials", "Who forgot theirs: `wcp360 auth request-password-reset`."),
+        (code == "unauthenticated" and "Authorization" in str(told), SIGN_IN),
+        (told, str(told)),
+        (status == 401, SIGN_IN),
+        (status == 404 and response.request.url.path.endswith(LOGIN_PATH), f"{IS_IT_ONE} {HOW_WRITTEN}"),
+        (status >= 500 and request_id, f"The controller's log tells more about the request {request_id}."),
+    )
+    return next((hint for is_right, hint in ways if is_right), None)
 
 
 def _trace_request(line: str, query: dict[str, Any] | None, body: dict[str, Any] | None) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from cli.client import ApiClient
+from cli.client import LOGIN_PATH, ApiClient
 from cli.completion import SHELLS, render_source
 from cli.errors import CommandFailedError
 from cli.exit_codes import ExitCode
@@ -18,7 +18,6 @@ from cli.profile import load_profiles
 from cli.render import print_json
 from cli.session import chosen_profile, is_json, open_client
 
-LOGIN_PATH = "/api/v1/auth/login"
 LOGOUT_PATH = "/api/v1/auth/logout"
 SECOND_FACTOR_REQUIRED = "second_factor_required"
 
@@ -78,7 +77,14 @@ def _sign_in(client: ApiClient, body: dict[str, str]) -> Any:
 
 def _read_code() -> str:
     if not sys.stdin.isatty():
-        return sys.stdin.readline().strip()
+        code = sys.stdin.readline().strip()
+        if code:
+            return code
+        raise CommandFailedError(
+            "the password is right, and a second factor is asked for",
+            exit_code=ExitCode.NOT_ALLOWED,
+            hint="Its code is the next line of standard input. Programs use a token: `wcp360 tokens create`.",
+        )
     return str(click.prompt("Code (six digits of your device, or a recovery code)", err=True))
 
 

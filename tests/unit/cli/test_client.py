@@ -102,14 +102,22 @@ def test_request_when_answer_is_empty_is_none() -> None:
 @pytest.mark.parametrize(
     ("error", "message", "hint"),
     [
-        (httpx.ConnectError("[Errno 111] Connection refused"), "Connection refused", "Is the controller running"),
+        (
+            httpx.ConnectError("[Errno 111] Connection refused"),
+            "reached: Connection refused",
+            "Is the controller running",
+        ),
         (httpx.ConnectTimeout("timed out"), "it does not answer in time", "Is the controller running"),
         (httpx.ReadError(""), "ReadError", "Is the controller running"),
-        (httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed"), "VERIFY_FAILED", "--ca-file"),
+        (
+            httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed"),
+            "certificate is of no CA that is trusted here",
+            "--ca-file",
+        ),
         (
             httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] Hostname mismatch"),
-            "mismatch",
-            "certificate is for another name",
+            "its certificate is for another name",
+            "Use the address",
         ),
         (httpx.InvalidURL("bad"), "bad", "is the address right"),
     ],
@@ -122,6 +130,45 @@ def test_request_when_controller_cannot_be_reached_says_why_and_what_to_do(
     assert failure.exit_code is ExitCode.UNAVAILABLE
     assert message in failure.message
     assert hint in (failure.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("profile", "error", "hint"),
+    [
+        (
+            Profile("https://c.test", "/tmp/ca.pem"),
+            "[SSL: CERTIFICATE_VERIFY_FAILED] self-signed",
+            "Is /tmp/ca.pem the CA",
+        ),
+        (Profile("http://127.0.0.1:8360"), "Server disconnected", "is it https://127.0.0.1:8360?"),
+    ],
+)
+def test_request_when_the_profile_looks_wrong_names_what_in_it(profile: Profile, error: str, hint: str) -> None:
+    def answer(_request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError(error)
+
+    with pytest.raises(CommandFailedError) as raised:
+        ApiClient(profile, transport=httpx.MockTransport(answer)).request("GET", "/api/v1/accounts")
+
+    assert hint in (raised.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("code", "told", "hint"),
+    [
+        ("unauthenticated", "POST /api/v1/auth/login, or send 'Authorization: Bearer wcp_...'.", "`wcp360 login`"),
+        ("wrong_credentials", None, "`wcp360 auth request-password-reset`"),
+        ("invalid_token", "Sign in again, or create another token.", "create another token"),
+    ],
+)
+def test_request_when_not_let_in_tells_the_command(code: str, told: str | None, hint: str) -> None:
+    assert hint in (failure_of(httpx.Response(401, json={"code": code, "hint": told})).hint or "")
+
+
+def test_request_when_the_message_names_its_field_says_it_once() -> None:
+    errors = [{"field": "limit", "message": "limit must be between 1 and 200"}]
+
+    assert failure_of(httpx.Response(400, json={"errors": errors})).message == "limit must be between 1 and 200"
 
 
 def test_request_when_verbose_shows_it_without_secrets(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from cli.__main__ import main
@@ -264,6 +265,7 @@ def test_noun_when_unknown_is_a_usage_error(run: Run) -> None:
 
     assert ended.status == ExitCode.USAGE
     assert "No such command 'acounts'" in ended.err
+    assert "'accounts'" in ended.err
 
 
 def test_dry_run_when_asked_shows_the_plan_and_changes_nothing(run: Run, api: FakeApi) -> None:
@@ -366,6 +368,21 @@ def test_login_when_password_is_wrong_keeps_the_old_profile(run: Run, monkeypatc
     ended = run("login")
 
     assert (ended.status, run("profile", "list").out) == (ExitCode.NOT_ALLOWED, "")
+
+
+def test_login_when_a_code_is_asked_for_and_none_is_piped_says_where_it_goes(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        api.requests.append(request)
+        return httpx.Response(401, json={"code": "second_factor_required", "detail": "a code is needed"})
+
+    monkeypatch.setattr(sys, "stdin", FakeStdin(f"{PASSWORD}\n"))
+
+    status = main(["login", "controller.test"], transport=httpx.MockTransport(answer))
+
+    assert (status, len(api.requests)) == (ExitCode.NOT_ALLOWED, 1)
+    assert "next line of standard input" in capsys.readouterr().err
 
 
 def test_logout_when_signed_in_forgets_the_token(run: Run, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
