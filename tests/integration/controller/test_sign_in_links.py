@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import shlex
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,6 +18,7 @@ from controller.core.auth.secrets import hash_secret
 from controller.db.base import utc_now
 from tests.integration.controller.people import SECRET, World
 
+ROOT = Path(__file__).resolve().parents[3]
 LINK = "/api/v1/auth/sign-in-link"
 
 
@@ -148,3 +152,24 @@ async def test_page_of_a_link_is_the_same_for_everybody(world: World) -> None:
     assert (page.status_code, script.status_code) == (200, 200)
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert 'src="/link-pages/sign-in.js"' in page.text
+
+
+def documented_scopes(name: str) -> list[str]:
+    """What docs/operations/billing.md gives the token of this name."""
+    lines = (ROOT / "docs/operations/billing.md").read_text().replace("\\\n", " ").splitlines()
+    words = shlex.split(next(line for line in lines if line.startswith(f"wcp360 tokens create --name {name} ")))
+    return [after for before, after in itertools.pairwise(words) if before == "--scopes"]
+
+
+async def test_link_when_the_token_is_as_documented_lets_a_new_client_in(world: World) -> None:
+    for name in ("billing", "sign-on"):
+        body = {"name": name, "scopes": documented_scopes(name)}
+        secret = (await world.ask("adam", "POST", "/tokens", body, expect=201))["secret"]
+        world.headers[name] = {"authorization": f"Bearer {secret}"}
+    person = {"username": "grace", "role": "client", "client_id": world.ids["ours client"]}
+    world.ids["grace"] = (await world.ask("sign-on", "POST", "/users", person, expect=201))["user"]["id"]
+
+    made = await make(world, "sign-on", "grace")
+
+    assert (await follow(world, made["token"])).json()["user"]["username"] == "grace"
+    await make(world, "billing", "grace", expect=403)
