@@ -16,6 +16,8 @@ WANTED: Mapping[str, tuple[str, ...]] = {
     "accounts": (
         "name", "state", "client_id", "package_id", "node_id", "observed_status", "is_converged", "observed_message",
     ),
+    "accounts bulk-change": ("account_id", "is_done", "error_code", "error_message", "job_ids"),
+    "accounts bulk-change-package": ("account_id", "is_done", "error_code", "error_message", "job_ids"),
     "attention": ("id", "severity", "title", "node_name", "since", "is_muted", "dismissed_by"),
     "audit": ("at", "actor_name", "action", "target_name", "target"),
     "billing export-usage": (
@@ -28,6 +30,8 @@ WANTED: Mapping[str, tuple[str, ...]] = {
     "jobs": ("id", "state", "label", "node_id", "attempts", "error", "created_at"),
     "nodes": ("name", "state", "is_connected", "roles", "is_cordoned", "observed_status", "last_seen_at"),
     "parked": ("id", "key", "node_id", "account_id", "code", "message", "since", "is_retrying"),
+    "package-rollouts": ("id", "package_name", "version", "state", "wave", "blocked_by", "created_at", "finished_at"),
+    "package-rollouts list-accounts": ("account_name", "wave", "state", "error_code", "note", "job_id", "sent_at"),
     "packages": ("name", "cpu_percent", "memory_bytes", "processes_max", "disk_bytes", "version", "accounts"),
     "packages diff-versions": ("field", "before", "after"),
     "packages judge-update": ("name", "node_id", "package_id", "over"),

@@ -16,7 +16,7 @@ from cli.downloads import FORCE, OUTPUT, STANDARD_OUTPUT, download_options, requ
 from cli.errors import CommandFailedError
 from cli.exit_codes import ExitCode
 from cli.following import FOLLOW, show_followed
-from cli.names import group_of, resolve_id
+from cli.names import PAGE_LIMIT, group_of, resolve_id
 from cli.profile import keep_rotated_token, without_token
 from cli.render import open_console, print_list
 from cli.secret_input import is_secret, read_secret, read_text, secret_option
@@ -26,6 +26,8 @@ from cli.waiting import Patience, wait_for_jobs
 
 DEFAULT_WAIT_SECONDS = 600.0
 MAX_LIST_PAGES = 1000
+DELETE_WORD = "delete"
+"""What a command about many things may be told to do with each."""
 ROTATING = ("step-up", "confirm-second-factor")
 """Their answers hold the session's new secret; the old one ended."""
 
@@ -89,7 +91,7 @@ def _switches(operation: Operation) -> list[click.Option]:
         found.append(click.Option(["--wait", "switch_wait"], is_flag=True, help="Follow the job until it ends."))
         names = ["--wait-timeout", "switch_wait_timeout"]
         found.append(click.Option(names, type=float, default=DEFAULT_WAIT_SECONDS, show_default=True, help="Seconds."))
-    if operation.method == "DELETE":
+    if operation.method == "DELETE" or _may_delete(operation):
         found.append(click.Option(["--yes", "-y", "switch_yes"], is_flag=True, help="Do not ask."))
     if operation.is_download:
         found.extend(download_options(is_text=operation.is_text))
@@ -105,11 +107,13 @@ def call(session: Session, operation: Operation, values: dict[str, Any]) -> None
     is_dry_run = bool(values.get("switch_dry_run"))
     query = _collect(session, operation, operation.list_parameters("query"), values)
     body = _body(session, operation, values) if operation.has_body else None
-    if operation.method == "DELETE" and not is_dry_run and not values.get("switch_yes"):
+    if _deletes(operation, body) and not is_dry_run and not values.get("switch_yes"):
         _ask(operation, values)
     path = _path(session, operation, values)
     if is_dry_run:
         query["dry_run"] = "true"
+    if values.get("switch_all") and operation.find_parameter("limit"):
+        query.setdefault("limit", PAGE_LIMIT)
     if query.get(FOLLOW):
         show_followed(session, path, query)
         return
@@ -198,11 +202,20 @@ def _read_body(raw: str | None) -> dict[str, Any]:
     return body
 
 
+def _may_delete(operation: Operation) -> bool:
+    action = operation.find_parameter("action")
+    return action is not None and action.place == "body" and DELETE_WORD in action.schema.get("enum", ())
+
+
+def _deletes(operation: Operation, body: dict[str, Any] | None) -> bool:
+    return operation.method == "DELETE" or (_may_delete(operation) and (body or {}).get("action") == DELETE_WORD)
+
+
 def _ask(operation: Operation, values: dict[str, Any]) -> None:
     """A person is asked before something is deleted; a program is not."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return
-    names = " ".join(str(values[item.key]) for item in operation.list_parameters("path"))
+    names = " ".join(str(values[item.key]) for item in operation.list_parameters("path")) or DELETE_WORD
     if not click.confirm(f"{operation.summary or operation.operation_id}: {names}?", err=True):
         click.echo("Nothing was changed.", err=True)
         raise click.exceptions.Exit(ExitCode.INTERRUPTED)

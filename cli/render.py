@@ -21,6 +21,7 @@ PIPE_WIDTH = 100_000
 MIN_WIDTH_FOR_IDS = 100
 """Below this an id may break over two lines, so that the other columns keep some room."""
 MAX_JOB_LINES = 20
+SHOWN_ONCE = "recovery_codes"
 UNBROKEN = ("id", "name", "state")
 
 Labeller = Callable[[str, Any], Any]
@@ -88,6 +89,9 @@ def print_list(console: Console, page: Mapping[str, Any], *, columns: Sequence[s
     for item in items:
         table.add_row(*(Text(format_cell(measure_of(item, name), label(name, item.get(name)))) for name in columns))
     _print_table(console, table)
+    if isinstance(page.get("done"), int) and isinstance(page.get("failed"), int):
+        words = "would be done" if any(item.get("plan") for item in items) else "done"
+        console.print(f"{page['done']} {words}, {page['failed']} not.", style="dim")
     if page.get("next_cursor"):
         console.print(f"More: --cursor {visible(page['next_cursor'])} (or --all)", style="dim", soft_wrap=True)
 
@@ -116,6 +120,10 @@ def print_detail(console: Console, item: Mapping[str, Any], *, label: Labeller =
         if isinstance(value, dict) and value:
             console.print(Text(title.rstrip(), style="dim"))
             print_detail(console, value, label=label, indent=indent + 2)
+            continue
+        if name == SHOWN_ONCE and isinstance(value, list):
+            console.print(Text(f"{title.rstrip()}, shown this once; each lets its owner in one time:", style="dim"))
+            console.print(Text("\n".join(" " * (indent + 2) + visible(word) for word in value)), soft_wrap=True)
             continue
         if is_rows(value):
             console.print(Text(title.rstrip(), style="dim"))

@@ -48,9 +48,20 @@ def wait_for_jobs(client: Requester, job_ids: Sequence[str], patience: Patience)
     Raises:
         CommandFailedError: WAIT_TIMEOUT when they did not end in time, JOB_FAILED when one did not succeed.
     """
+    ended: dict[str, dict[str, Any]] = {}
+    try:
+        _follow(client, job_ids, ended, patience)
+    except KeyboardInterrupt:
+        raise _stopped(next((item for item in job_ids if item not in ended), job_ids[-1])) from None
+    jobs = [ended[job_id] for job_id in job_ids]
+    _require_success(jobs)
+    return jobs
+
+
+def _follow(client: Requester, job_ids: Sequence[str], ended: dict[str, dict[str, Any]], patience: Patience) -> None:
+    """Put each job into `ended` once it has."""
     deadline = patience.clock() + patience.timeout_seconds
     pause = FIRST_POLL_SECONDS
-    ended: dict[str, dict[str, Any]] = {}
     with _progress(Console(stderr=True)) as progress:
         rows = {job_id: progress.add_task("waiting", total=None) for job_id in job_ids}
         while True:
@@ -59,15 +70,12 @@ def wait_for_jobs(client: Requester, job_ids: Sequence[str], patience: Patience)
                 if job is not None and job.get("is_final", job["state"] in FINAL_STATES):
                     ended[job_id] = job
             if len(ended) == len(rows):
-                break
+                return
             left = deadline - patience.clock()
             if left <= 0:
                 raise _timed_out(next(item for item in job_ids if item not in ended), patience.timeout_seconds)
             patience.sleep(min(pause, left))
             pause = min(pause * POLL_GROWTH, LAST_POLL_SECONDS)
-    jobs = [ended[job_id] for job_id in job_ids]
-    _require_success(jobs)
-    return jobs
 
 
 def _look(client: Requester, job_id: str, progress: Progress, row: TaskID) -> dict[str, Any] | None:
@@ -91,16 +99,28 @@ def _timed_out(job_id: str, timeout_seconds: float) -> CommandFailedError:
     )
 
 
+def _stopped(job_id: str) -> CommandFailedError:
+    return CommandFailedError(
+        "stopped waiting; the job goes on",
+        exit_code=ExitCode.INTERRUPTED,
+        hint=f"`wcp360 jobs show {job_id}` tells how it ended; `wcp360 jobs cancel` ends one that has not begun.",
+        problem={"code": "interrupted", "detail": "stopped waiting; the job goes on", "job_id": job_id},
+    )
+
+
 def _require_success(jobs: list[dict[str, Any]]) -> None:
-    for job in jobs:
-        if job["state"] not in SUCCESS_STATES:
-            error = job.get("error") or {}
-            raise CommandFailedError(
-                f"{job.get('label') or 'the job'} {job['state']}: {error.get('message') or 'no reason was given'}",
-                exit_code=ExitCode.JOB_FAILED,
-                hint=error.get("hint") or f"`wcp360 jobs show {job['id']}` explains it step by step.",
-                problem={"code": error.get("code") or job["state"], "detail": error.get("message"), "job": job},
-            )
+    failed = [job for job in jobs if job["state"] not in SUCCESS_STATES]
+    if not failed:
+        return
+    job = failed[0]
+    error = job.get("error") or {}
+    words = f"{job.get('label') or 'the job'} {job['state']}: {error.get('message') or 'no reason was given'}"
+    raise CommandFailedError(
+        words if len(jobs) == 1 else f"{len(failed)} of {len(jobs)} jobs did not succeed; the first: {words}",
+        exit_code=ExitCode.JOB_FAILED,
+        hint=error.get("hint") or f"`wcp360 jobs show {job['id']}` explains it step by step.",
+        problem={"code": error.get("code") or job["state"], "detail": error.get("message"), "job": job},
+    )
 
 
 def _progress(console: Console) -> Progress:

@@ -110,6 +110,12 @@ def test_list_when_all_is_wanted_follows_the_pages(run: Run, api: FakeApi) -> No
     assert json.loads(ended.out)["next_cursor"] is None
 
 
+def test_list_when_all_is_wanted_asks_for_large_pages(run: Run, api: FakeApi) -> None:
+    run("packages", "list", "--all")
+
+    assert api.requests[-1].url.params["limit"] == "200"
+
+
 def test_list_when_there_are_more_pages_says_how_to_see_them(run: Run, api: FakeApi) -> None:
     for number in range(3):
         api.add("packages", name=f"p{number}")
@@ -333,6 +339,23 @@ def test_delete_when_a_person_is_there_asks_first(
     assert "delete package: starter?" in ended.err
     assert (ended.status == 0) is is_deleted
     assert bool(api.rows["packages"]) is not is_deleted
+
+
+@pytest.mark.parametrize(("action", "is_asked"), [("delete", True), ("label", False)])
+def test_command_about_many_when_it_deletes_asks_first(
+    run: Run, api: FakeApi, monkeypatch: pytest.MonkeyPatch, action: str, is_asked: bool
+) -> None:
+    bulk = {"type": "object", "properties": {"action": {"enum": ["delete", "label"]}}, "required": ["action"]}
+    schemas = {**DOCUMENT["components"]["schemas"], "Bulk": bulk}
+    paths = {**DOCUMENT["paths"], "/api/v1/packages/bulk": {"post": operation("bulk-change-packages", schema="Bulk")}}
+    api.document = {**DOCUMENT, "components": {"schemas": schemas}, "paths": paths}
+    monkeypatch.setattr(sys, "stdin", FakeStdin("n\n", is_terminal=True))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+
+    ended = run("packages", "bulk-change", "--action", action)
+
+    assert ("delete?" in ended.err, ended.status == ExitCode.INTERRUPTED) == (is_asked, is_asked)
+    assert any(request.method == "POST" for request in api.requests) is not is_asked
 
 
 def test_delete_when_a_program_calls_does_not_ask(run: Run, api: FakeApi) -> None:

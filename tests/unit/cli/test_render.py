@@ -373,3 +373,19 @@ def test_plan_when_a_field_holds_labels_shows_them_in_its_line() -> None:
     text = shown({"changes": [change], "nodes": []})
 
     assert "labels: - -> rack 12" in text
+
+
+@pytest.mark.parametrize(("plan", "words"), [(None, "1 done, 1 not."), ({"nodes": []}, "1 would be done, 1 not.")])
+def test_list_when_it_tells_of_many_counts_them(plan: Any, words: str) -> None:
+    items = [{"account_id": "a", "is_done": True, "plan": plan}, {"account_id": "b", "is_done": False, "plan": None}]
+
+    text = shown({"done": 1, "failed": 1, "items": items, "jobs": [], "next_cursor": None}, "accounts bulk-change")
+
+    assert text.splitlines()[-1] == words
+
+
+def test_recovery_codes_when_shown_are_one_a_line_and_said_to_be_seen_once() -> None:
+    text = shown({"recovery_codes": ["aaaa-bbbb", "cccc-dddd"]})
+
+    assert text.splitlines()[0].startswith("recovery codes, shown this once")
+    assert text.splitlines()[1:] == ["  aaaa-bbbb", "  cccc-dddd"]

@@ -109,3 +109,21 @@ def test_wait_when_signed_out_meanwhile_fails_at_once() -> None:
         wait_for_jobs(FakeJobs(a=[ExitCode.NOT_ALLOWED]), ["a"], FakeTime().patience(60))
 
     assert raised.value.exit_code is ExitCode.NOT_ALLOWED
+
+
+def test_wait_when_stopped_says_that_the_job_goes_on() -> None:
+    def stop(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(CommandFailedError) as raised:
+        wait_for_jobs(FakeJobs(a=["succeeded"], b=["running"]), ["a", "b"], Patience(60, stop, lambda: 0.0))
+
+    assert (raised.value.exit_code, raised.value.message) == (ExitCode.INTERRUPTED, "stopped waiting; the job goes on")
+    assert "wcp360 jobs show b" in (raised.value.hint or "")
+
+
+def test_wait_when_some_of_many_fail_says_how_many() -> None:
+    with pytest.raises(CommandFailedError) as raised:
+        wait_for_jobs(FakeJobs(a=["succeeded"], b=["failed"], c=["expired"]), ["a", "b", "c"], FakeTime().patience(60))
+
+    assert raised.value.message.startswith("2 of 3 jobs did not succeed; the first: ")
