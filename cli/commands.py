@@ -168,8 +168,16 @@ def _collect(
             given = read_secret(item, given)
         if is_given(given):
             value = given if is_secret(item) else to_json(item, given)
-            collected[item.name] = resolve_id(session.client, session.document, group_of(item, operation), value)
+            collected[item.name] = _resolve(session, item, operation, value)
     return collected
+
+
+def _resolve(session: Session, parameter: Parameter, operation: Operation, value: Any) -> Any:
+    """Names to ids; in an object, too, of those of its keys that refer to something."""
+    if isinstance(value, dict) and "properties" in parameter.schema:
+        groups = {key: group_of(Parameter(key, parameter.place, {})) for key in value}
+        return {key: resolve_id(session.client, session.document, groups[key], item) for key, item in value.items()}
+    return resolve_id(session.client, session.document, group_of(parameter, operation), value)
 
 
 def _body(session: Session, operation: Operation, values: dict[str, Any]) -> dict[str, Any] | None:

@@ -170,6 +170,8 @@ def _metavar(parameter: Parameter) -> str | None:
 
 def _help(parameter: Parameter) -> str:
     text = parameter.description.strip().split("\n\n", maxsplit=1)[0].replace("\n", " ")
+    if keys := parameter.schema.get("properties"):
+        text = f"{text} Keys: {', '.join(keys)}.".strip()
     if _metavar(parameter) == "SIZE":
         text = f"{text} For example {EXAMPLES}.".strip()
     if is_moment(parameter.schema):

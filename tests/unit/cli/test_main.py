@@ -358,6 +358,21 @@ def test_command_about_many_when_it_deletes_asks_first(
     assert any(request.method == "POST" for request in api.requests) is not is_asked
 
 
+def test_object_when_a_key_refers_to_something_takes_its_name(run: Run, api: FakeApi) -> None:
+    keys = {"package_id": {"type": "string"}, "search": {"type": "string"}}
+    bulk = {"type": "object", "properties": {"filter": {"type": "object", "properties": keys}}}
+    schemas = {**DOCUMENT["components"]["schemas"], "Bulk": bulk}
+    paths = {**DOCUMENT["paths"], "/api/v1/packages/bulk": {"post": operation("bulk-change-packages", schema="Bulk")}}
+    api.document = {**DOCUMENT, "components": {"schemas": schemas}, "paths": paths}
+    package_id = api.add("packages", name="starter")
+
+    run("packages", "bulk-change", "--filter", "package_id=starter", "--filter", "search=a")
+
+    sent = next(request for request in api.requests if request.method == "POST")
+    assert json.loads(sent.content) == {"filter": {"package_id": package_id, "search": "a"}}
+    assert "Keys: package_id, search." in " ".join(run("packages", "bulk-change", "--help").out.split())
+
+
 def test_delete_when_a_program_calls_does_not_ask(run: Run, api: FakeApi) -> None:
     api.add("packages", name="starter")
 
