@@ -182,6 +182,18 @@ async def test_halted_rollout_taken_back_leaves_everybody_with_what_they_had(wav
     await waves.hosting.post(f"/package-rollouts/{waves.rollout_id}/return", expect=409)
 
 
+async def test_running_rollout_taken_back_leaves_nobody_sent(waves: Waves) -> None:
+    await waves.edit()
+    await waves.turn()
+    (canary,) = await waves.rows("sent")
+
+    await waves.hosting.post(f"/package-rollouts/{waves.rollout_id}/return", expect=202)
+
+    skipped = await waves.rows("skipped")
+    assert (await waves.rows("sent"), len(skipped)) == ([], 6)
+    assert canary["account_id"] in {row["account_id"] for row in skipped}
+
+
 async def test_aborted_rollout_leaves_accounts_pinned_and_the_next_one_takes_them_along(waves: Waves) -> None:
     await waves.edit(rollout={"soak_seconds": 0})
     await waves.turn()

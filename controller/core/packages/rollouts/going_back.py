@@ -8,12 +8,12 @@ from controller.core.accounts.models import Account
 from controller.core.operations import FleetContext
 from controller.core.packages.models import Package
 from controller.core.packages.rollouts.models import PackageRollout, PackageRolloutAccount
-from controller.core.packages.rollouts.service import get_package_rollout, move, skip_waiting
+from controller.core.packages.rollouts.service import get_package_rollout, move, skip
 from controller.core.packages.rollouts.views import PackageRolloutView
 from controller.core.packages.service import converge_users, restore_package
 from controller.core.packages.store import get_package
 from controller.core.packages.versions import get_version
-from controller.fleet.rollouts.models import RolloutState
+from controller.fleet.rollouts.models import RolloutNodeState, RolloutState
 from shared.errors import ConflictError
 
 
@@ -37,7 +37,8 @@ async def return_package_rollout(ctx: FleetContext, rollout_id: str) -> PackageR
             hint=f"Edit it again, with a rollout; version {rollout.version_before} says what it was.",
         )
     version = await get_version(ctx.session, package, rollout.version_before)
-    await skip_waiting(ctx, rollout, "the edit was taken back")
+    # Whoever was just sent the new version is sent the old one below, which takes the place of that job.
+    await skip(ctx, rollout, RolloutNodeState.WAITING, RolloutNodeState.SENT, note="the edit was taken back")
     changed = await restore_package(ctx, package, version, note=f"rollout of version {rollout.version} taken back")
     await _follow_newest(ctx, rollout)
     rollout.is_returned, rollout.finished_at = True, ctx.now

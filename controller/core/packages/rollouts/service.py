@@ -112,15 +112,15 @@ async def abort_package_rollout(ctx: FleetContext, rollout_id: str) -> PackageRo
     """
     row = await _get_to_change(ctx, rollout_id)
     require_state(row, RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.HALTED)
-    await skip_waiting(ctx, row, "the rollout was aborted")
+    await skip(ctx, row, RolloutNodeState.WAITING, note="the rollout was aborted")
     row.finished_at = ctx.now
     return await move(ctx, row, "package_rollout.abort", RolloutState.ABORTED, "")
 
 
-async def skip_waiting(ctx: FleetContext, rollout: PackageRollout, note: str) -> None:
-    """Nobody else's turn comes."""
+async def skip(ctx: FleetContext, rollout: PackageRollout, *states: RolloutNodeState, note: str) -> None:
+    """Accounts in these states do not get the new version: the loop does not look at them again."""
     statement = update(PackageRolloutAccount).where(
-        PackageRolloutAccount.rollout_id == rollout.id, PackageRolloutAccount.state == RolloutNodeState.WAITING
+        PackageRolloutAccount.rollout_id == rollout.id, PackageRolloutAccount.state.in_(states)
     )
     ended = statement.values(state=RolloutNodeState.SKIPPED, note=note, finished_at=ctx.now)
     await ctx.session.execute(ended.execution_options(synchronize_session=False))
