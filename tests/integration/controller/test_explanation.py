@@ -12,9 +12,10 @@ from controller.core.accounts.converge import converge_account
 from controller.core.accounts.models import Account
 from controller.core.accounts.suspension import suspend_account
 from controller.core.accounts.views import AccountSuspend
+from controller.core.audit.chain import record
 from controller.core.audit.models import AuditEntry
 from controller.core.auth.models import ApiToken, User
-from controller.core.context import ALL_TENANTS
+from controller.core.context import ALL_TENANTS, Change
 from controller.core.explanation import read_background, render_undo
 from controller.core.operations import FleetContext
 from controller.jobs.explain import explain_job
@@ -66,6 +67,7 @@ async def test_background_of_a_schedules_job_knows_nothing_of_its_other_runs(hos
         return await suspend_account(ctx, ids[0], AccountSuspend())
 
     async def repair(ctx: FleetContext) -> object:
+        record(ctx, Change("account.converge", f"account/{ids[1]}", "grace"))
         return await converge_account(ctx, await ctx.session.get_one(Account, ids[1]), reason="upkeep")
 
     for use_case in (suspend, repair):
@@ -73,7 +75,7 @@ async def test_background_of_a_schedules_job_knows_nothing_of_its_other_runs(hos
 
     known = await background_of(hosting, await hosting.last_job(ids[1]))
 
-    assert (known.cause.changes, known.undo_commands) == ((), ())
+    assert (known.cause.changes, known.undo_commands) == (("account.converge grace",), ())
 
 
 async def test_background_of_a_tokens_change_names_token_and_user(hosting: Hosting) -> None:
