@@ -134,6 +134,31 @@ class Tasks:
         self.send_after_commit(session, task_id)
         return task_id
 
+    async def add_when_due(
+        self,
+        is_due: Callable[[AsyncSession], Awaitable[bool]],
+        kind: str,
+        args: dict[str, Any] | None = None,
+        *,
+        dedup_key: str | None = None,
+    ) -> bool:
+        """Look for work, and add the task of it in a transaction of its own; to look costs a read and nothing else.
+
+        Without a key the kind's name is the key: one task at a time does all there is.
+
+        Returns:
+            Whether there is work, also when a task for it waits already.
+
+        Raises:
+            BugError: Nobody can run this kind.
+        """
+        async with self._database.read() as session:
+            if not await is_due(session):
+                return False
+        async with self._database.write() as session:
+            await self.add(session, kind, args or {}, dedup_key=dedup_key or kind)
+        return True
+
     def send_after_commit(self, session: AsyncSession, task_id: str | None) -> None:
         """Hint at the task once the transaction is committed; a crash before that is the sweeper's business."""
         if task_id is not None:

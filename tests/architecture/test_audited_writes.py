@@ -13,7 +13,6 @@ OPENERS: Final = frozenset({"write", "hot"})
 BESIDE_OPERATIONS: Final = {
     # File: what it writes, none of it a change that anybody asked for, or how it is audited. This list may only shrink.
     "controller/administration.py": "before there is an administrator; audited by append_entries",
-    "controller/core/accounts/fleet.py": "tasks: which accounts to ask a node for again",
     "controller/core/api_usage/recorder.py": "how often the API was asked",
     "controller/core/audit/archive_files.py": "parts of a file that nothing names yet; naming it is audited",
     "controller/core/audit/archives.py": "takes out entries that an archive names; the archive itself is audited",

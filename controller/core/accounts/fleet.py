@@ -80,16 +80,18 @@ _BEHIND: Final = Prepared(
 
 async def queue_reconverge(database: Database, tasks: Tasks, node_id: str, *, is_everything: bool) -> None:
     """Let the accounts of a node be asked for again, when it came back without them or with an older state."""
-    if not is_everything:
-        if not await database.glance(_BEHIND, node_id=node_id):
-            return  # the usual case at every reconnect, ten thousand times after a restart
-        async with database.read() as session:
-            behind = select_accounts_of_node(node_id, is_everything=False).limit(1)
-            if (await session.scalars(behind)).first() is None:
-                return  # somebody works on all of them; this costs no write either
+    if not is_everything and not await database.glance(_BEHIND, node_id=node_id):
+        return  # the usual case at every reconnect, ten thousand times after a restart
+
+    async def is_due(session: AsyncSession) -> bool:
+        if is_everything:
+            return True
+        behind = select_accounts_of_node(node_id, is_everything=False).limit(1)
+        return (await session.scalars(behind)).first() is not None  # None: somebody works on all of them
+
     args = {"node_id": node_id, "is_everything": is_everything}
-    async with database.write() as session:
-        await tasks.add(session, RECONVERGE_NODE, args, dedup_key=f"{RECONVERGE_NODE}/{node_id}/{is_everything}")
+    key = f"{RECONVERGE_NODE}/{node_id}/{is_everything}"
+    await tasks.add_when_due(is_due, RECONVERGE_NODE, args, dedup_key=key)
 
 
 class Reconvergence:

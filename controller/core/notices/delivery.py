@@ -75,12 +75,10 @@ class NoticeDeliveries:
 
     async def sweep(self, tasks: Tasks) -> str | None:
         """Schedule: let the task run when something is due (again)."""
-        async with self._database.read() as session:
-            if not await _find_due(session, now=self._clock(), limit=1):
-                return None
-        async with self._database.write() as session:
-            await tasks.add(session, SEND_TASK, {}, dedup_key=SEND_TASK)
-        return "mails are due"
+        return "mails are due" if await tasks.add_when_due(self._is_due, SEND_TASK) else None
+
+    async def _is_due(self, session: AsyncSession) -> bool:
+        return bool(await _find_due(session, now=self._clock(), limit=1))
 
     async def run(self, _run: TaskRun) -> str | None:
         """Send what is due; safe to run again, and in two processes."""

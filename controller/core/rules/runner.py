@@ -75,12 +75,10 @@ class RuleRunner:
 
     async def sweep(self, tasks: Tasks) -> str | None:
         """Schedule: let the task run when something is due."""
-        async with self._database.read() as session:
-            if await _find_due(session, self._clock()) is None:
-                return None
-        async with self._database.write() as session:
-            await tasks.add(session, RUN_TASK, {}, dedup_key=RUN_TASK)
-        return "runs of rules are due"
+        return "runs of rules are due" if await tasks.add_when_due(self._is_due, RUN_TASK) else None
+
+    async def _is_due(self, session: AsyncSession) -> bool:
+        return await _find_due(session, self._clock()) is not None
 
     async def forget_old(self) -> str | None:
         """Schedule: remove what was finished long ago."""

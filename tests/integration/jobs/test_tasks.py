@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.bootstrap import Controller
 from controller.db.engine import Database
@@ -222,6 +223,22 @@ async def test_same_work_when_asked_while_it_runs_runs_once_more(database: Datab
 
     assert await tasks.run_due() == 2
     assert len(work.runs) == 2
+
+
+@pytest.mark.parametrize(("is_due", "count"), [(True, 1), (False, 0)])
+async def test_add_when_due_asked_twice_queues_one_task_only_if_there_is_work(
+    database: Database, work: Work, clock: Clock, is_due: bool, count: int
+) -> None:
+    tasks = make(database, work, clock)
+
+    async def look(_session: AsyncSession) -> bool:
+        return is_due
+
+    for _ in range(2):
+        assert await tasks.add_when_due(look, "count") is is_due
+
+    assert await tasks.run_due() == count
+    assert [run.args for run in work.runs] == [{}] * count
 
 
 async def test_stop_gives_back_what_does_not_end(
