@@ -41,7 +41,7 @@ WANTED: Mapping[str, tuple[str, ...]] = {
     "resellers rank": ("name", "fullest", "filled", "clients", "accounts", "packages", "over", "suspended_at"),
     "sites": ("domain", "account_id", "state", "php_version", "aliases", "document_root", "parked_message"),
     "ssh-keys": ("name", "state", "account_id", "fingerprint", "comment", "allowed_networks", "expires_at"),
-    "tokens": ("name", "scopes", "created_at", "expires_at", "last_used_at"),
+    "tokens": ("name", "scopes", "created_at", "expires_at", "last_used_at", "parent_name"),
 }  # fmt: skip
 # Without a hint: what tells things apart comes first; technical fields are for --json and `show`.
 PREFERRED = ("name", "domain", "username", "label", "state", "status", "role", "message")

@@ -84,6 +84,8 @@ class ApiToken(Model):
     """In CIDR notation; None: from everywhere."""
     use_count: Mapped[int] = mapped_column(BigInteger, default=0)
     last_address: Mapped[str] = mapped_column(String(64), default="")
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("api_tokens.id", ondelete="CASCADE"), index=True)
+    """The token that made it, of the same user; this one is revoked with it. None: a person made it."""
 
 
 class SecondFactor(Model):

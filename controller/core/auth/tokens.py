@@ -1,14 +1,19 @@
-"""API tokens: secrets for programs with scopes of their own."""
+"""API tokens: secrets for programs with scopes of their own.
+
+What a token makes is bound to it: it has no more scopes, time or networks, and it is revoked with it. So who finds out
+that a secret leaked revokes one token, and whatever somebody made with it meanwhile is over as well.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.audit.chain import record
 from controller.core.auth.models import ApiToken
@@ -18,7 +23,7 @@ from controller.core.auth.secrets import TOKEN_PREFIX, hash_secret, new_secret
 from controller.core.context import Actor, Change, OpContext
 from controller.core.fields import not_found, require_id, require_text
 from controller.core.paging import PageRequest, Rows, fetch_page
-from shared.errors import ForbiddenError, InvalidInputError
+from shared.errors import ForbiddenError, InvalidInputError, UnauthenticatedError
 
 NOUN: Final = "tokens"
 MAX_SCOPES: Final = 32
@@ -76,6 +81,7 @@ async def create_token(ctx: OpContext, params: TokenCreate) -> NewToken:
         InvalidInputError: A field is outside its rules.
         ForbiddenError: The actor may not, lacks one of the scopes, no package of their accounts has API tokens, or is a
             token that ends earlier or may not come from there. What is left out is as it is for that token.
+        UnauthenticatedError: The actor is a token that was revoked a moment ago.
     """
     ctx.actor.require(NOUN, "write")
     params.asked.require_tokens(ctx.actor.name)
@@ -93,6 +99,7 @@ async def create_token(ctx: OpContext, params: TokenCreate) -> NewToken:
         last_used_at=None,
         revoked_at=None,
         allowed_networks=_within_networks(networks, bounds) or None,
+        parent_id=bounds.id if bounds is not None else None,
     )
     ctx.session.add(row)
     await ctx.session.flush()
@@ -107,8 +114,17 @@ async def list_tokens(ctx: OpContext, user_id: str, page: PageRequest) -> Rows[A
     return await fetch_page(ctx.session, query, page)
 
 
+async def find_names(ctx: OpContext, token_ids: Collection[str]) -> Mapping[str, str]:
+    """The names of these tokens, by their ids."""
+    ctx.actor.require(NOUN, "read")
+    if not token_ids:
+        return {}
+    found = await ctx.session.execute(select(ApiToken.id, ApiToken.name).where(ApiToken.id.in_(token_ids)))
+    return {row.id: row.name for row in found}
+
+
 async def revoke_token(ctx: OpContext, user_id: str, token_id: str) -> None:
-    """End a token at once.
+    """End a token at once, and all that came from it, directly or through others.
 
     Raises:
         NotFoundError: The user has no such token.
@@ -117,14 +133,33 @@ async def revoke_token(ctx: OpContext, user_id: str, token_id: str) -> None:
     row = await ctx.session.get(ApiToken, require_id("token", token_id))
     if row is None or row.user_id != user_id or row.revoked_at is not None:
         raise not_found("token", token_id)
-    before = _facts(row)
+    offspring = await _list_offspring(ctx.session, row.id)
     row.revoked_at = ctx.now
-    record(ctx, _change("token.revoke", row, before=before, after=None))
+    record(ctx, _change("token.revoke", row, before=_facts(row), after=None))
+    for made in offspring:
+        made.revoked_at = ctx.now
+        record(ctx, _change("token.revoke", made, before=_facts(made), after={"revoked_with": f"token/{row.id}"}))
+
+
+async def _list_offspring(session: AsyncSession, token_id: str) -> Sequence[ApiToken]:
+    """What came from this token and is not revoked, the oldest first."""
+    made = select(ApiToken.id).where(ApiToken.parent_id == token_id).cte("made", recursive=True)
+    made = made.union(select(ApiToken.id).where(ApiToken.parent_id == made.c.id))
+    living = select(ApiToken).where(ApiToken.id.in_(select(made.c.id)), ApiToken.revoked_at.is_(None))
+    return (await session.scalars(living.order_by(ApiToken.id))).all()
 
 
 async def _read_bounds(ctx: OpContext) -> ApiToken | None:
-    """The token that asks: nobody gives more than they have, and time and place are part of that. None: a person."""
-    return await ctx.session.get(ApiToken, ctx.actor.id) if ctx.actor.kind == "token" else None
+    """The token that asks: nobody gives more than they have, and time and place are part of that. None: a person.
+
+    Changes follow one another, so a token that is not revoked here is not before this change is committed.
+    """
+    if ctx.actor.kind != "token":
+        return None
+    row = await ctx.session.get(ApiToken, ctx.actor.id)
+    if row is None or row.revoked_at is not None:
+        raise UnauthenticatedError("the token is not valid any more", hint="Sign in, or use another token.")
+    return row
 
 
 def _within_time(wanted: datetime | None, bounds: ApiToken | None) -> datetime | None:
@@ -150,6 +185,7 @@ def _facts(row: ApiToken) -> dict[str, object]:
         "scopes": list(row.scopes),
         "allowed_networks": list(row.allowed_networks or ()),
         "expires_at": row.expires_at.isoformat() if row.expires_at else None,
+        **({"made_by": f"token/{row.parent_id}"} if row.parent_id is not None else {}),
     }
 
 
