@@ -32,6 +32,7 @@ from controller.api.handlers.health import Probes
 from controller.api.lifespan import Lifespan
 from controller.api.rate_gate import RateGate
 from controller.api.rate_limit import LoginThrottle
+from controller.api.readers import Readers
 from controller.api.routing import compile_routes
 from controller.core.api_usage.recorder import UsageRecorder
 from controller.core.auth.service import Authenticator
@@ -73,6 +74,8 @@ class Parts:
     usage: UsageRecorder
     counters: Counters = field(default_factory=MemoryCounters)
     """Of rate limits; in this process alone, unless bootstrap knows better."""
+    readers: Readers = field(default_factory=Readers)
+    """Who gets an answer that lasts."""
     api_routes: Sequence[Any] = ()
     """Handlers below /api/v1 beside the ones of this package."""
     root_routes: Sequence[Any] = ()
@@ -93,6 +96,7 @@ class Application:
 def create_app(parts: Parts) -> Application:
     """Put the application together."""
     gate = RateGate(RateBook(parts.operations.database), parts.counters)
+    parts.metrics.ask_readers(lambda: parts.readers.count)
     values = _list_values(parts, gate)
     routes = compile_routes(
         (*_OWN_ROUTES, *parts.api_routes),
@@ -141,6 +145,7 @@ def _list_values(parts: Parts, gate: RateGate) -> dict[str, Any]:
         "probes": parts.probes,
         "login_throttle": LoginThrottle(parts.authenticator.rules, parts.counters),
         "rate_gate": gate,
+        "readers": parts.readers,
         **(parts.dependencies or {}),
     }
 

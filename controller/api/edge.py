@@ -11,6 +11,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final, Protocol
@@ -132,10 +133,12 @@ class Edge:
         scopes.remember_request_id(scope, request_id)
         clear_contextvars()
         bind_contextvars(request_id=request_id)
-        if scope["type"] == "websocket":
-            await self._admit(scope, receive, send)
-        else:
-            await self._serve(scope, receive, send)
+        async with AsyncExitStack() as endings:
+            scopes.remember_endings(scope, endings)
+            if scope["type"] == "websocket":
+                await self._admit(scope, receive, send)
+            else:
+                await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()

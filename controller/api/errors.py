@@ -68,12 +68,14 @@ _CONNECTION_CLASS: Final = "08"
 
 
 class RateLimitedError(errors.UnavailableError):
-    """The caller asked too often; only the HTTP edge raises it."""
+    """The caller asked too often, or for too much at once; only the HTTP edge raises it."""
 
     code = "rate_limited"
 
-    def __init__(self, message: str, *, retry_after_seconds: int) -> None:
-        super().__init__(message, hint=f"Wait {retry_after_seconds} seconds.")
+    def __init__(
+        self, message: str, *, retry_after_seconds: int, hint: str | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint or f"Wait {retry_after_seconds} seconds.", code=code)
         self.retry_after_seconds = retry_after_seconds
 
 

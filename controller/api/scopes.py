@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from controller.core.auth.identities import Identity
@@ -15,6 +16,7 @@ _REJECTED: Final = "wcp_credential_rejected"
 _POLICY: Final = "wcp_security_policy"
 _RULES: Final = "wcp_security_rules"
 _LIMIT_HEADERS: Final = "wcp_limit_headers"
+_ENDINGS: Final = "wcp_endings"
 
 Scope = MutableMapping[str, Any]
 
@@ -22,6 +24,17 @@ Scope = MutableMapping[str, Any]
 def _state(scope: Mapping[str, Any]) -> Mapping[str, Any]:
     state: Mapping[str, Any] = scope.get("state") or {}
     return state
+
+
+def remember_endings(scope: Scope, endings: AsyncExitStack) -> None:
+    """Set once by the edge, before anything else."""
+    scope.setdefault("state", {})[_ENDINGS] = endings
+
+
+def endings_of(scope: Mapping[str, Any]) -> AsyncExitStack:
+    """What is called when this request or WebSocket is over: answered, broken off, failed or cancelled."""
+    endings: AsyncExitStack = _state(scope)[_ENDINGS]
+    return endings
 
 
 def remember_request_id(scope: Scope, request_id: str) -> None:

@@ -30,6 +30,13 @@ class HttpMetrics:
             buckets=_LATENCY_BUCKETS,
             registry=registry,
         )
+        self._readers = Gauge(
+            "wcp360_readers", "Open answers that last: news, followed logs, exports.", registry=registry
+        )
+
+    def ask_readers(self, count: Callable[[], int]) -> None:
+        """Who knows how many answers that last are open; asked when somebody wants the metrics."""
+        self._readers.set_function(count)
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answered request."""

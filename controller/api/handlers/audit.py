@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
-from litestar import get
+from litestar import Request, get
 from litestar.di import NamedDependency, Provide
 from litestar.params import PathParameter, QueryParameter
 from litestar.response import Stream
 
+from controller.api.guards import require_identity
+from controller.api.readers import Readers
 from controller.core.audit import archive_views, service
 from controller.core.audit.archive_files import read_file
 from controller.core.audit.archive_views import ArchivePage, ArchiveView
@@ -132,6 +134,8 @@ async def export_audit(
     operations: NamedDependency[Operations],
     actor: NamedDependency[Actor],
     request_id: NamedDependency[str],
+    request: Request[Any, Any, Any],
+    readers: NamedDependency[Readers],
     checkpoints: NamedDependency[Checkpoints],
     wanted: NamedDependency[AuditFilter],
     first: Annotated[int, QueryParameter(description="Number of the first entry.")] = 1,
@@ -143,6 +147,7 @@ async def export_audit(
     """Send entries, oldest first, with all that proves them; `wcp360 audit verify --file` checks the file offline."""
     wish = ExportWish(wanted=wanted, first=first, last=last, format=format)
     export = await operations.read(actor, request_id, lambda ctx: plan_export(ctx, wish, checkpoints))
+    readers.admit(request.scope, require_identity(request))
     name = f"audit-{export.wish.first}-{export.last}.{format.value}"
     return Stream(
         content=write_export(checkpoints.database, export),
@@ -194,11 +199,14 @@ async def download_audit_archive(
     operations: NamedDependency[Operations],
     actor: NamedDependency[Actor],
     request_id: NamedDependency[str],
+    request: Request[Any, Any, Any],
+    readers: NamedDependency[Readers],
     checkpoints: NamedDependency[Checkpoints],
     archive_id: ArchiveId,
 ) -> Stream:
     """Send its file, an export in JSON Lines packed by gzip; `wcp360 audit verify --file` checks it offline."""
     archive = await operations.read(actor, request_id, lambda ctx: archive_views.find_archive_file(ctx, archive_id))
+    readers.admit(request.scope, require_identity(request))
     headers = {
         "content-disposition": f'attachment; filename="{archive.name}"',
         "content-length": str(archive.size_bytes),

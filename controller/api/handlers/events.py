@@ -14,7 +14,9 @@ from litestar.di import NamedDependency
 from litestar.exceptions import WebSocketDisconnect
 
 from controller.api import scopes
+from controller.api.errors import RateLimitedError
 from controller.api.guards import PUBLIC
+from controller.api.readers import Readers
 from controller.api.vigil import ASK_AGAIN_SECONDS, Vigil, address_of, secret_of
 from controller.core.auth.identities import Identity
 from controller.core.auth.service import Authenticator
@@ -32,6 +34,8 @@ CLOSE_BAD_MESSAGE: Final = 4400
 CLOSE_UNAUTHENTICATED: Final = 4401
 CLOSE_FORBIDDEN: Final = 4403
 CLOSE_TOO_SLOW: Final = 4429
+CLOSE_TOO_MANY: Final = 4429
+"""Both are what the HTTP status 429 is; the reason says which."""
 
 _log = structlog.get_logger("controller.events")
 
@@ -87,12 +91,14 @@ async def stream_events(
     publisher: NamedDependency[EventPublisher],
     authenticator: NamedDependency[Authenticator],
     operations: NamedDependency[Operations],
+    readers: NamedDependency[Readers],
 ) -> None:
     """Serve one listener until it leaves. A listener that proves nobody within ten seconds is sent away."""
     await socket.accept()
     try:
         vigil = Vigil(authenticator, await _secret_of(socket), address_of(socket))
         identity = await vigil.ask()
+        readers.admit(socket.scope, identity)
         with publisher.subscribe() as subscription:
             sight = Sight(operations, identity.actor)
             vigil.settle = follow_rights(sight, subscription)
@@ -135,10 +141,12 @@ def follow_rights(sight: Sight, subscription: Subscription) -> Callable[[Identit
 async def _serve(socket: WebSocket[Any, Any, Any], subscription: Subscription, sight: Sight, vigil: Vigil) -> None:
     reader = asyncio.create_task(_read(socket, subscription, sight))
     writer = asyncio.create_task(_write(socket, subscription, sight, vigil))
-    done, pending = await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
-    for task in pending:
-        task.cancel()
-    await asyncio.gather(*pending, return_exceptions=True)
+    try:
+        done, _ = await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+    finally:  # also when the process stops: neither may outlive the listener
+        reader.cancel()
+        writer.cancel()
+        await asyncio.gather(reader, writer, return_exceptions=True)
     for task in done:
         task.result()
 
@@ -174,6 +182,8 @@ async def _say(socket: WebSocket[Any, Any, Any], message: Notice | ControlMessag
 def _close_code_of(error: FleetError) -> int:
     if isinstance(error, UnauthenticatedError):
         return CLOSE_UNAUTHENTICATED
+    if isinstance(error, RateLimitedError):
+        return CLOSE_TOO_MANY
     return CLOSE_BAD_MESSAGE if isinstance(error, InvalidInputError) else CLOSE_FORBIDDEN
 
 

@@ -10,11 +10,13 @@ from typing import Annotated, Any, Final
 import msgspec
 import structlog
 from litestar import Request, Response, get
-from litestar.background_tasks import BackgroundTask
 from litestar.di import NamedDependency
 from litestar.params import PathParameter, QueryParameter
 from litestar.response import Stream
 
+from controller.api import scopes
+from controller.api.guards import require_identity
+from controller.api.readers import Readers
 from controller.api.vigil import Vigil, address_of, secret_of
 from controller.core.auth.identities import Identity
 from controller.core.auth.service import Authenticator
@@ -97,6 +99,7 @@ async def read_site_log(
     actor: NamedDependency[Actor],
     request_id: NamedDependency[str],
     authenticator: NamedDependency[Authenticator],
+    readers: NamedDependency[Readers],
     lines: Lines = 100,
     after: After = None,
     follow: Follow = False,
@@ -104,8 +107,12 @@ async def read_site_log(
     """Read the last lines of a site's access or error log on its node, and follow it if wanted."""
     wish = LogWish(kind=log, lines=_require_lines(lines), cursor=_parse_after(after), is_following=follow)
     wanted = await operations.read(actor, request_id, lambda ctx: plan_log_stream(ctx, site_id, wish))
+    if follow:
+        readers.admit(request.scope, require_identity(request))
     stream = await streams.open(wanted)
     if follow:
+        # However it ends: nobody else would tell the generator of a reader who has gone, which waits for the node.
+        scopes.endings_of(request.scope).push_async_callback(stream.close)
 
         async def settle(identity: Identity) -> None:
             await operations.read(identity.actor, request_id, lambda ctx: plan_log_stream(ctx, site_id, wish))
@@ -142,8 +149,6 @@ def _follow(stream: NodeStream, keep: Keep, *, is_event_stream: bool) -> Respons
         content=follow_log(stream, encode, keep, sign_of_life=b": \n\n" if is_event_stream else b"\n"),
         media_type=EVENT_STREAM if is_event_stream else NDJSON,
         headers={"x-accel-buffering": "no"},  # a proxy in front must not collect lines
-        # Runs too when the reader has gone: nobody else would tell the generator, which waits for the node.
-        background=BackgroundTask(stream.close),
     )
 
 

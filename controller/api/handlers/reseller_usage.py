@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated
+from typing import Annotated, Any
 
-from litestar import get
+from litestar import Request, get
 from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 from litestar.response import Stream
 
+from controller.api.guards import require_identity
+from controller.api.readers import Readers
 from controller.core.context import Actor
 from controller.core.http import Cursor, Limit, PathId
 from controller.core.operations import Operations
@@ -89,6 +91,8 @@ async def export_reseller_usage(
     operations: NamedDependency[Operations],
     actor: NamedDependency[Actor],
     request_id: NamedDependency[str],
+    request: Request[Any, Any, Any],
+    readers: NamedDependency[Readers],
     begins_on: Annotated[
         date | None, QueryParameter(description="For example 2026-11-01; else 30 days before the end.")
     ] = None,
@@ -98,6 +102,7 @@ async def export_reseller_usage(
     span = await operations.read(
         actor, request_id, lambda ctx: usage_export.plan_export(ctx, reseller_id, begins_on, ends_on)
     )
+    readers.admit(request.scope, require_identity(request))
 
     async def read_page(after: ExportPlace) -> ExportRows:
         return await operations.read(actor, request_id, lambda ctx: usage_export.read_export_page(ctx, span, after))

@@ -18,6 +18,7 @@ SESSIONS: Final = "sessions"
 ACCOUNTS: Final = "accounts"
 RETENTION: Final = "retention"
 LOGGING: Final = "logging"
+READERS: Final = "readers"
 
 _SECURITY: Final = frozenset({SIGN_IN, PASSWORDS, SESSIONS})
 """Groups that decide how hard it is to become somebody else."""
@@ -147,6 +148,21 @@ class PlatformPolicies(msgspec.Struct, frozen=True, kw_only=True):
               "none. The audit log and the figures of the API's use do not depend on it.", group=LOGGING,
               is_sensitive=True),
     ] = "all"  # fmt: skip
+    readers_user_max: Annotated[
+        int,
+        _says("Of one person at once, in each process of the API: news, logs that are followed, exports.",
+              group=READERS, unit="readers", low=1, high=1000),
+    ] = 20  # fmt: skip
+    readers_tenant_max: Annotated[
+        int,
+        _says("Of all people of one reseller or client at once, in each process of the API.",
+              group=READERS, unit="readers", low=1, high=10_000),
+    ] = 200  # fmt: skip
+    readers_max: Annotated[
+        int,
+        _says("Of everybody at once, in each process of the API. People of the platform are counted and not refused.",
+              group=READERS, unit="readers", low=1, high=50_000),
+    ] = 4000  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,5 +278,7 @@ _NOT_MORE: Final = (
     ("step_up_minutes", "session_hours", "a proof does not outlive the session"),
     ("deletion_grace_days", "deletion_grace_days_max", "the default would be refused if somebody said it"),
     ("api_usage_hours_retention_days", "api_usage_retention_days", "days are the sums of their hours"),
+    ("readers_user_max", "readers_tenant_max", "a tenant counts all its people"),
+    ("readers_tenant_max", "readers_max", "everybody counts all tenants"),
 )
 """The first is at most the second, and why."""

@@ -144,6 +144,8 @@ async def test_policies_when_there_is_none_of_the_name_are_refused(client: httpx
         ({"deletion_grace_days_max": 3}, "deletion_grace_days"),
         ({"login_attempts_pair": 40}, "login_attempts_pair"),
         ({"api_usage_retention_days": 30}, "api_usage_hours_retention_days"),
+        ({"readers_user_max": 201}, "readers_user_max"),
+        ({"readers_max": 150}, "readers_tenant_max"),
     ],
 )
 async def test_policies_when_they_contradict_each_other_are_refused(
