@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.audit.chain import record
@@ -23,7 +23,8 @@ from controller.core.auth.secrets import TOKEN_PREFIX, hash_secret, new_secret
 from controller.core.context import Actor, Change, OpContext
 from controller.core.fields import not_found, require_id, require_text
 from controller.core.paging import PageRequest, Rows, fetch_page
-from shared.errors import ForbiddenError, InvalidInputError, UnauthenticatedError
+from controller.core.policies.book import read_policies
+from shared.errors import ForbiddenError, InvalidInputError, QuotaExceededError, UnauthenticatedError
 
 NOUN: Final = "tokens"
 MAX_SCOPES: Final = 32
@@ -82,6 +83,7 @@ async def create_token(ctx: OpContext, params: TokenCreate) -> NewToken:
         ForbiddenError: The actor may not, lacks one of the scopes, no package of their accounts has API tokens, or is a
             token that ends earlier or may not come from there. What is left out is as it is for that token.
         UnauthenticatedError: The actor is a token that was revoked a moment ago.
+        QuotaExceededError: `too_many_tokens`: the user has as many as there may be.
     """
     ctx.actor.require(NOUN, "write")
     params.asked.require_tokens(ctx.actor.name)
@@ -89,6 +91,7 @@ async def create_token(ctx: OpContext, params: TokenCreate) -> NewToken:
         raise InvalidInputError("the token would have expired already", field="expires_at")
     networks = parse_networks(params.allowed_networks, field="allowed_networks")
     bounds = await _read_bounds(ctx)
+    await _require_room(ctx, params.user_id)
     secret = new_secret(TOKEN_PREFIX)
     row = ApiToken(
         user_id=params.user_id,
@@ -133,7 +136,7 @@ async def revoke_token(ctx: OpContext, user_id: str, token_id: str) -> None:
     row = await ctx.session.get(ApiToken, require_id("token", token_id))
     if row is None or row.user_id != user_id or row.revoked_at is not None:
         raise not_found("token", token_id)
-    offspring = await _list_offspring(ctx.session, row.id)
+    offspring = await _list_offspring(ctx.session, row.id, ctx.now)
     row.revoked_at = ctx.now
     record(ctx, _change("token.revoke", row, before=_facts(row), after=None))
     for made in offspring:
@@ -141,12 +144,28 @@ async def revoke_token(ctx: OpContext, user_id: str, token_id: str) -> None:
         record(ctx, _change("token.revoke", made, before=_facts(made), after={"revoked_with": f"token/{row.id}"}))
 
 
-async def _list_offspring(session: AsyncSession, token_id: str) -> Sequence[ApiToken]:
-    """What came from this token and is not revoked, the oldest first."""
+async def _list_offspring(session: AsyncSession, token_id: str, now: datetime) -> Sequence[ApiToken]:
+    """What came from this token and has not ended, the oldest first."""
     made = select(ApiToken.id).where(ApiToken.parent_id == token_id).cte("made", recursive=True)
     made = made.union(select(ApiToken.id).where(ApiToken.parent_id == made.c.id))
-    living = select(ApiToken).where(ApiToken.id.in_(select(made.c.id)), ApiToken.revoked_at.is_(None))
-    return (await session.scalars(living.order_by(ApiToken.id))).all()
+    offspring = select(ApiToken).where(ApiToken.id.in_(select(made.c.id)), *_is_living(now))
+    return (await session.scalars(offspring.order_by(ApiToken.id))).all()
+
+
+def _is_living(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    return ApiToken.revoked_at.is_(None), or_(ApiToken.expires_at.is_(None), ApiToken.expires_at > now)
+
+
+async def _require_room(ctx: OpContext, user_id: str) -> None:
+    """Also so that whoever has a leaked token cannot make more of it than one revocation takes along in a moment."""
+    maximum = (await read_policies(ctx.session)).tokens_max
+    living = select(func.count()).select_from(ApiToken).where(ApiToken.user_id == user_id, *_is_living(ctx.now))
+    if (await ctx.session.scalar(living) or 0) >= maximum:
+        raise QuotaExceededError(
+            f"one person has at most {maximum} API tokens",
+            code="too_many_tokens",
+            hint="Revoke one that nobody uses: `wcp360 tokens list` says when each was used last.",
+        )
 
 
 async def _read_bounds(ctx: OpContext) -> ApiToken | None:

@@ -19,6 +19,7 @@ ACCOUNTS: Final = "accounts"
 RETENTION: Final = "retention"
 LOGGING: Final = "logging"
 READERS: Final = "readers"
+TOKENS: Final = "tokens"
 
 _SECURITY: Final = frozenset({SIGN_IN, PASSWORDS, SESSIONS})
 """Groups that decide how hard it is to become somebody else."""
@@ -103,6 +104,11 @@ class PlatformPolicies(msgspec.Struct, frozen=True, kw_only=True):
         int,
         _says("Sessions of one person; one more ends their oldest.", group=SESSIONS, unit="sessions", low=1, high=1000),
     ] = 10
+    tokens_max: Annotated[
+        int,
+        _says("API tokens of one person that neither ended nor were revoked.", group=TOKENS, unit="tokens", low=1,
+              high=1000),
+    ] = 100  # fmt: skip
     deletion_grace_days: Annotated[
         int,
         _says("How long a deleted account can be restored, when the deletion does not say.",

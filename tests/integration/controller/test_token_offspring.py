@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from websockets.exceptions import ConnectionClosed
 
 from controller.api.handlers.events import CLOSE_UNAUTHENTICATED
@@ -188,6 +188,38 @@ async def test_token_when_it_makes_many_while_it_is_revoked_leaves_none(world: W
     assert revoked == 204
     assert set(made) <= {201, 401}
     assert await world.count(ApiToken, ApiToken.revoked_at.is_(None)) == 0
+
+
+async def test_token_when_a_person_has_as_many_as_they_may_is_refused_whoever_makes_it(world: World) -> None:
+    await world.ask("root", "PATCH", "/policies", {"tokens_max": 5}, expect=200)
+    await make_family(world)
+
+    refused = [
+        await world.ask(maker, "POST", "/tokens", {"name": "more"}, expect=409) for maker in ("clara", "grandchild")
+    ]
+    await make(world, "mel", "of somebody else")
+    async with world.controller.database.write() as session:
+        await session.execute(update(ApiToken).where(ApiToken.name == "friend").values(expires_at=utc_now()))
+    await make(world, "clara", "instead of one that ended")
+    await world.ask("clara", "POST", "/tokens", {"name": "more"}, expect=409)
+    await world.ask("clara", "DELETE", f"/tokens/{world.ids['parent']}", expect=204)
+    for number in range(4):
+        await make(world, "clara", f"instead of the revoked {number}")
+
+    assert {problem["code"] for problem in refused} == {"too_many_tokens"}
+    await world.ask("clara", "POST", "/tokens", {"name": "more"}, expect=409)
+
+
+async def test_token_when_many_ask_at_once_for_the_last_one_is_made_once(world: World) -> None:
+    await world.ask("root", "PATCH", "/policies", {"tokens_max": 1}, expect=200)
+
+    async def ask(number: int) -> int:
+        body = {"name": f"token {number}"}
+        return (await world.http.post("/api/v1/tokens", json=body, headers=world.headers["clara"])).status_code
+
+    statuses = await asyncio.gather(*(ask(number) for number in range(10)))
+
+    assert sorted(statuses) == [201] + [409] * 9
 
 
 async def test_user_when_deleted_takes_tokens_and_what_they_made_along(world: World) -> None:
