@@ -88,6 +88,7 @@ class SessionRow(NamedTuple):
     verified_at: datetime
     has_second_factor: bool
     needs_second_factor: bool
+    is_by_link: bool
     impersonator_id: str | None
     impersonator_name: str
     impersonator_networks: Mapping[str, list[str]] | None
@@ -138,6 +139,7 @@ _SESSION: Final = Prepared(
         Session.verified_at,
         Session.has_second_factor,
         Session.needs_second_factor,
+        Session.is_by_link,
         Session.impersonator_id,
         Session.impersonator_name,
         _IMPERSONATOR.networks,
@@ -311,7 +313,7 @@ def session_identity(row: SessionRow) -> Identity:
         user_id=row.user_id,
         username=row.username,
         credential_id=row.id,
-        must_change_password=row.must_change_password,
+        must_change_password=row.must_change_password and not row.is_by_link,
         expires_at=row.expires_at,
         verified_at=row.verified_at,
         has_second_factor=row.has_second_factor,

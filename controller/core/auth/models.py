@@ -63,6 +63,8 @@ class Session(Model):
     """Whether the user has one. Kept here so that the statement of every request reads few tables."""
     needs_second_factor: Mapped[bool] = mapped_column(Boolean, default=False)
     """Whether the package of an account asked for one when the session began."""
+    is_by_link: Mapped[bool] = mapped_column(Boolean, default=False)
+    """Whether a link let the person in: a password that somebody else has seen was not used, and binds nothing."""
     impersonator_id: Mapped[str | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
     """The administrator who views as the user; None: the user's own."""
     impersonator_name: Mapped[str] = mapped_column(String(64), default="")

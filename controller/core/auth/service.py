@@ -166,7 +166,7 @@ class Authenticator:
                     await wait_for_code(writer, token)
             else:
                 await use_up(writer, token)
-                signals, sign_in = await self._open(writer, user, device)
+                signals, sign_in = await self._open(writer, user, device, is_by_link=True)
         if refusal is not None or user is None:
             if reason != "code_asked":
                 user_id = user.id if user is not None else None
@@ -220,7 +220,9 @@ class Authenticator:
             return _wrong_passkey(), str(error.context["reason"])
         return None, ""
 
-    async def _open(self, writer: AsyncSession, user: User, device: Device) -> tuple[list[str], SignIn]:
+    async def _open(
+        self, writer: AsyncSession, user: User, device: Device, *, is_by_link: bool = False
+    ) -> tuple[list[str], SignIn]:
         now, rules = self._clock(), await self.rules.current()
         idle = rules.session_idle_minutes
         signals = judge_signals(await read_habits(writer, user.id, now), device, now)
@@ -233,6 +235,7 @@ class Authenticator:
             sessions_max=asked.limit_sessions(rules.sessions_max),
             has_second_factor=has_second_factor,
             needs_second_factor=asked.is_two_factor_required,
+            is_by_link=is_by_link,
             unused_since=None if idle is None else now - timedelta(minutes=idle),
         )
         sign_in = await open_session(writer, user, device, terms)

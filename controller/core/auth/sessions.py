@@ -42,6 +42,7 @@ class SessionTerms:
     has_second_factor: bool
     needs_second_factor: bool = False
     """A package asks for one."""
+    is_by_link: bool = False
     unused_since: datetime | None = None
     """Sessions that nobody used since then are over; None: none is for that."""
 
@@ -63,6 +64,7 @@ async def open_session(writer: AsyncSession, user: User, device: Device, terms: 
         verified_at=terms.now,
         has_second_factor=terms.has_second_factor,
         needs_second_factor=terms.needs_second_factor,
+        is_by_link=terms.is_by_link,
     )
     writer.add(row)
     await writer.flush()
@@ -188,6 +190,7 @@ def _shown(row: Session, user: User, permissions: list[str] | None) -> SessionRo
         verified_at=row.verified_at,
         has_second_factor=row.has_second_factor,
         needs_second_factor=row.needs_second_factor,
+        is_by_link=row.is_by_link,
         impersonator_id=row.impersonator_id,
         impersonator_name=row.impersonator_name,
         impersonator_networks=None,

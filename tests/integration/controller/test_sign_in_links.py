@@ -171,5 +171,8 @@ async def test_link_when_the_token_is_as_documented_lets_a_new_client_in(world: 
 
     made = await make(world, "sign-on", "grace")
 
-    assert (await follow(world, made["token"])).json()["user"]["username"] == "grace"
+    followed = await follow(world, made["token"])
+    assert followed.json()["user"]["username"] == "grace"
+    world.headers["grace"] = {"authorization": f"Bearer {followed.json()['token']}"}
+    await world.ask("grace", "GET", "/accounts", expect=200)  # her one-time password was not used, and binds nothing
     await make(world, "billing", "grace", expect=403)
