@@ -99,7 +99,13 @@ class Cast:
 
 def _tenants(cast: Cast) -> Iterator[tuple[str, Rows]]:
     caps = {"accounts": 100, "disk_bytes": 10 * 2**40, "mailboxes": 20_000, "databases": 5000}
-    yield "resellers", ({"id": one, "name": f"Reseller {n}", "caps": caps} for n, one in enumerate(cast.resellers))
+    yield (
+        "resellers",
+        (
+            {"id": one, "name": f"Reseller {n}", "caps": caps | {"accounts": 100 if n % 20 else 10}}
+            for n, one in enumerate(cast.resellers)
+        ),
+    )
     yield (
         "clients",
         (
@@ -110,17 +116,20 @@ def _tenants(cast: Cast) -> Iterator[tuple[str, Rows]]:
     yield "roles", ({"name": f"role{n}", "level": "client", "permissions": ["sites:read"]} for n in range(100))
     yield "users", ({"id": one, "username": f"user{n}"} | cast.owner(n) for n, one in enumerate(cast.users))
     yield "users", iter([{"id": cast.admin, "username": "large-admin", "role": Role.ROOT.value}])
+    counted = {"sites": 20, "domains": 40, "mailboxes": 50, "databases": 20, "traffic_bytes": 2**40}
+    limits = {key: {"soft": None, "hard": hard} for key, hard in counted.items()}
+    terms = {"disk_bytes": 50 * 2**30, "memory_bytes": 2**30, "cpu_percent": 100, "limits": limits}
     yield (
         "packages",
         (
-            {"id": one, "name": f"Plan {n}", "reseller_id": None if n % 2 else cast.resellers[n], "version": 5}
+            {"id": one, "name": f"Plan {n}", "reseller_id": None if n % 2 else cast.resellers[n], "version": 5} | terms
             for n, one in enumerate(cast.packages)
         ),
     )
     yield (
         "package_versions",
         (
-            {"id": one, "package_id": cast.packages[n], "number": 1 + n // len(cast.packages)}
+            {"id": one, "package_id": cast.packages[n], "number": 1 + n // len(cast.packages)} | terms
             for n, one in enumerate(cast.versions)
         ),
     )

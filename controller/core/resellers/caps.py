@@ -60,7 +60,10 @@ class Promised:
 def allowed_of(reseller: Reseller, key: str) -> int | None:
     """What its accounts may be promised together: the cap times the factor, rounded down; None: any amount."""
     cap = reseller.caps.get(key)
-    return None if cap is None else int(int(cap) * Fraction(str(factor_of(reseller, key))))
+    if cap is None:
+        return None
+    factor = reseller.oversell.get(key)
+    return int(cap) if factor is None else int(int(cap) * Fraction(str(factor)))
 
 
 def factor_of(reseller: Reseller, key: str) -> float:
