@@ -82,6 +82,8 @@ def match(files: Sequence[LogFile], marks: Sequence[Mark], read_head: Callable[[
         if mark is None:
             continue
         if not mark.is_all_of(file):
+            if mark.head_length == 0:
+                continue  # nothing was read of it: the inode may be another file's by now, and says nothing of its age
             heads[file.name] = read_head(file)
             if not mark.is_begin_of(heads[file.name]):
                 continue  # cut off, or another file that was given the same inode
