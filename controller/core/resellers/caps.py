@@ -95,8 +95,7 @@ async def read_promised(
 ) -> dict[str, Promised]:
     """Reseller's id to what was promised, for these resellers or for all. Accounts on their way out still count.
 
-    `only`: keys of the limits that are added up, for who asks no others; None: all. How many accounts and clients
-    there are is always told.
+    `only`: keys that are added up, for who asks no others; None: all. How many accounts there are is always told.
     """
     found = {reseller_id: Promised() for reseller_id in reseller_ids or ()}
     if reseller_ids is not None and not found:
@@ -107,6 +106,8 @@ async def read_promised(
         for row in await session.execute(_select_granted(terms, is_wanted)):
             hard_values = {key: hard_of(row, key) for key in keys}
             found.setdefault(row.reseller_id, Promised()).add(hard_values, row.granted)
+    if only is not None and CLIENTS not in only:
+        return found
     clients = select(Client.reseller_id, func.count()).where(is_wanted, Client.deleted_at.is_(None))
     for reseller_id, count in await session.execute(
         clients.group_by(Client.reseller_id).execution_options(**EVERYBODY)

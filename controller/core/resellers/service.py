@@ -17,7 +17,7 @@ from controller.core.operations import FleetContext
 from controller.core.packages.models import Package
 from controller.core.paging import PageRequest, contains, fetch_page
 from controller.core.resellers import store
-from controller.core.resellers.caps import OWN_KEYS, Promised, list_capped, read_promised
+from controller.core.resellers.caps import CLIENTS, OWN_KEYS, Promised, list_capped, read_promised
 from controller.core.resellers.models import ResellerBranding
 from controller.core.resellers.views import ResellerCreate, ResellerPage, ResellerUpdate, ResellerView
 from controller.core.rules.service import remove_rules_of
@@ -37,7 +37,7 @@ async def list_resellers(ctx: FleetContext, page: PageRequest) -> ResellerPage:
     condition = contains((Reseller.name, Reseller.email), page.search)
     found = await fetch_page(ctx.session, statement if condition is None else statement.where(condition), page)
     ids = [row.id for row in found.rows]
-    promised = await read_promised(ctx.session, ctx.registry.limits, ids, only=list_capped(found.rows))
+    promised = await read_promised(ctx.session, ctx.registry.limits, ids, only=list_capped(found.rows) | {CLIENTS})
     packages = await store.count_packages(ctx.session, ids)
     items = tuple(store.view_reseller(row, promised[row.id], packages.get(row.id, 0)) for row in found.rows)
     return ResellerPage(items=items, next_cursor=found.next_cursor)

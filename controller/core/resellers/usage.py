@@ -126,7 +126,7 @@ async def list_fills(ctx: FleetContext, page: PageRequest) -> ResellerFillPage:
     ctx.actor.require_platform("resellers", "read")
     require_limit(page.limit)
     rows = (await ctx.session.scalars(select(Reseller).where(Reseller.deleted_at.is_(None)))).all()
-    promised = await read_promised(ctx.session, ctx.registry.limits, only=list_capped(rows))
+    promised = await read_promised(ctx.session, ctx.registry.limits, only=list_capped(rows) | {CLIENTS})
     fills = [_fill(row, promised.get(row.id, Promised())) for row in rows]
     fills.sort(key=lambda fill: (-fill.filled, fill.reseller_id))
     if page.cursor:
