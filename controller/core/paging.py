@@ -22,7 +22,6 @@ from shared.errors import InvalidInputError
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 200
 MAX_SEARCH_LENGTH: Final = 253
-BAD_CURSOR: Final = "the cursor is not one of this list; start without it"
 
 RowT = TypeVar("RowT", bound=Model)
 
@@ -74,7 +73,7 @@ def require_limit(limit: int) -> None:
 
 def render_cursor(row_id: str) -> str:
     """A cursor is opaque on purpose: clients hand it back and never build one."""
-    return base64.urlsafe_b64encode(uuid.UUID(row_id).bytes).decode().rstrip("=")
+    return pack_cursor(uuid.UUID(row_id).bytes)
 
 
 def parse_cursor(cursor: str) -> str:
@@ -84,13 +83,34 @@ def parse_cursor(cursor: str) -> str:
         InvalidInputError: We never gave this cursor.
     """
     try:
-        raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        last = uuid.UUID(bytes=raw)
-    except (binascii.Error, ValueError) as error:
-        raise InvalidInputError(BAD_CURSOR, field="cursor") from error
+        last = uuid.UUID(bytes=unpack_cursor(cursor))
+    except ValueError as error:
+        raise wrong_cursor() from error
     if last.version != 7:
-        raise InvalidInputError(BAD_CURSOR, field="cursor")
+        raise wrong_cursor()
     return str(last)
+
+
+def pack_cursor(content: bytes) -> str:
+    """For a list that is in another order than that of its ids."""
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
+
+
+def unpack_cursor(cursor: str) -> bytes:
+    """What was packed.
+
+    Raises:
+        InvalidInputError: Nothing was.
+    """
+    try:
+        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise wrong_cursor() from error
+
+
+def wrong_cursor() -> InvalidInputError:
+    """We never gave it."""
+    return InvalidInputError("the cursor is not one of this list; start without it", field="cursor")
 
 
 def contains(columns: Sequence[Any], search: str | None) -> ColumnElement[bool] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from sqlalchemy import ColumnElement, func, literal, or_, select
@@ -148,26 +148,17 @@ def _view_contradiction(row: AuditContradiction) -> AttentionItem:
     )
 
 
-def _of_webhooks(kind: str, owner: ColumnElement[bool]) -> Source:
+def _paused(
+    kind: str, model: type[WebhookEndpoint | Rule], owner: ColumnElement[bool], view: Callable[..., AttentionItem]
+) -> Source:
+    """What stopped by itself, and does nothing more until somebody looked."""
     return Source(
         kind=kind,
-        entities=select(WebhookEndpoint),
-        where=lambda: (WebhookEndpoint.paused_at.is_not(None), WebhookEndpoint.is_enabled.is_(True), owner),
-        view=_view_webhook,
-        id=WebhookEndpoint.id,
-        since=func.coalesce(WebhookEndpoint.paused_at, WebhookEndpoint.updated_at),
-        is_critical=literal(value=False),
-    )
-
-
-def _of_rules(kind: str, owner: ColumnElement[bool]) -> Source:
-    return Source(
-        kind=kind,
-        entities=select(Rule),
-        where=lambda: (Rule.paused_at.is_not(None), Rule.is_enabled.is_(True), owner),
-        view=_view_rule,
-        id=Rule.id,
-        since=func.coalesce(Rule.paused_at, Rule.updated_at),
+        entities=select(model),
+        where=lambda: (model.paused_at.is_not(None), model.is_enabled.is_(True), owner),
+        view=view,
+        id=model.id,
+        since=func.coalesce(model.paused_at, model.updated_at),
         is_critical=literal(value=False),
     )
 
@@ -208,10 +199,10 @@ SOURCES: Final = (
         is_critical=literal(value=True),
         node_id=AuditContradiction.node_id,
     ),
-    _of_webhooks("webhook", ~is_of_a_tenant()),
-    _of_webhooks(TENANT_WEBHOOK, is_of_a_tenant()),
-    _of_rules("rule", Rule.owner == PLATFORM),
-    _of_rules(TENANT_RULE, Rule.owner != PLATFORM),
+    _paused("webhook", WebhookEndpoint, ~is_of_a_tenant(), _view_webhook),
+    _paused(TENANT_WEBHOOK, WebhookEndpoint, is_of_a_tenant(), _view_webhook),
+    _paused("rule", Rule, Rule.owner == PLATFORM, _view_rule),
+    _paused(TENANT_RULE, Rule, Rule.owner != PLATFORM, _view_rule),
 )
 
 

@@ -5,8 +5,6 @@ Only those of the page are read whole. A fleet in trouble has thousands of items
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,9 +32,8 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.attention.items import RESELLER, AttentionItem
-from controller.core.paging import BAD_CURSOR
+from controller.core.paging import pack_cursor, unpack_cursor, wrong_cursor
 from controller.db.base import UtcDateTime
-from shared.errors import InvalidInputError
 
 MUTABLE: Final = frozenset({"node", "drift"})
 """Kinds that nobody is told of while their node is in maintenance, or being drained."""
@@ -107,7 +104,7 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
 
     def render(self) -> str:
         """As a cursor."""
-        return base64.urlsafe_b64encode(msgspec.json.encode(self)).decode().rstrip("=")
+        return pack_cursor(msgspec.json.encode(self))
 
     @classmethod
     def parse(cls, cursor: str) -> Place:
@@ -117,12 +114,11 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
             InvalidInputError: We never gave this cursor.
         """
         try:
-            raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-            place = msgspec.json.decode(raw, type=cls)
-        except (binascii.Error, ValueError) as error:
-            raise InvalidInputError(BAD_CURSOR, field="cursor") from error
+            place = msgspec.json.decode(unpack_cursor(cursor), type=cls)
+        except msgspec.MsgspecError as error:
+            raise wrong_cursor() from error
         if place.since.tzinfo is None or "\0" in place.item_id:
-            raise InvalidInputError(BAD_CURSOR, field="cursor")
+            raise wrong_cursor()
         return place
 
 
