@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final, Literal
@@ -16,7 +14,7 @@ from controller.core.api_usage.views import TokenUsage, TopUse, TopUses, UsagePe
 from controller.core.auth.models import ApiToken, User
 from controller.core.context import OpContext
 from controller.core.fields import not_found, require_id
-from controller.core.paging import PageRequest, fetch_page, require_limit
+from controller.core.paging import PageRequest, fetch_page, pack_cursor, require_limit, unpack_cursor, wrong_cursor
 from shared.errors import InvalidInputError
 
 By = Literal["token", "user", "route"]
@@ -114,16 +112,15 @@ def _render(row: Row[Any], name: str, username: str) -> TopUse:
 
 
 def _render_cursor(row: Row[Any]) -> str:
-    return base64.urlsafe_b64encode(f"{int(row.requests)} {row.subject}".encode()).decode().rstrip("=")
+    return pack_cursor(f"{int(row.requests)} {row.subject}".encode())
 
 
 def _parse_cursor(cursor: str) -> tuple[int, str]:
     try:
-        raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
-        requests, _, subject = raw.partition(" ")
+        requests, _, subject = unpack_cursor(cursor).decode().partition(" ")
         number = int(requests)
-    except (binascii.Error, ValueError) as error:
-        raise InvalidInputError("the cursor is not one of this list; start without it", field="cursor") from error
+    except ValueError as error:
+        raise wrong_cursor() from error
     if not 0 <= number < 2**63 or "\x00" in subject:
-        raise InvalidInputError("the cursor is not one of this list; start without it", field="cursor")
+        raise wrong_cursor()
     return number, subject

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date
 from typing import Annotated
 
 import msgspec
@@ -14,7 +13,7 @@ from controller.core.accounts.models import Account
 from controller.core.clients.models import Client
 from controller.core.operations import FleetContext
 from controller.core.packages.models import Package
-from controller.core.paging import PageRequest, parse_cursor, render_cursor, require_limit
+from controller.core.paging import PageRequest, parse_cursor, render_cursor, require_limit, wrong_cursor
 from controller.core.resellers.caps import (
     ACCOUNTS,
     CLIENTS,
@@ -27,9 +26,9 @@ from controller.core.resellers.caps import (
 )
 from controller.core.resellers.store import get_reseller
 from controller.core.tenancy.models import Reseller
+from controller.core.usage.days import read_days, sum_days
 from controller.core.usage.models import AccountUsage, UsageDay
-from controller.core.usage.views import UsageDayView, UsageHistory
-from shared.errors import InvalidInputError
+from controller.core.usage.views import UsageHistory
 
 
 class HandedOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,7 +132,7 @@ async def list_fills(ctx: FleetContext, page: PageRequest) -> ResellerFillPage:
         last = parse_cursor(page.cursor)
         place = next((number for number, fill in enumerate(fills) if fill.reseller_id == last), None)
         if place is None:
-            raise InvalidInputError("the cursor is not one of this list; start without it", field="cursor")
+            raise wrong_cursor()
         fills = fills[place + 1 :]
     shown = fills[: page.limit]
     cursor = render_cursor(shown[-1].reseller_id) if len(fills) > page.limit else None
@@ -148,24 +147,13 @@ async def list_history(ctx: FleetContext, reseller_id: str, key: str, page: Page
     """
     ctx.actor.require("resellers", "read")
     reseller = await get_reseller(ctx.session, reseller_id)
-    require_limit(page.limit)
-    ctx.registry.limits.require_limit(key, field="key")
     statement = (
-        select(UsageDay.day, func.sum(UsageDay.last), func.sum(UsageDay.peak), func.count())
+        sum_days(key)
         .join(Account, Account.id == UsageDay.account_id)
         .join(Client, Client.id == Account.client_id)
-        .where(Client.reseller_id == reseller.id, UsageDay.limit_key == key)
-        .group_by(UsageDay.day)
-        .order_by(UsageDay.day.desc())
+        .where(Client.reseller_id == reseller.id)
     )
-    if page.cursor:
-        statement = statement.where(UsageDay.day < _parse_day(page.cursor))
-    found = (await ctx.session.execute(statement.limit(page.limit + 1))).all()
-    items = tuple(
-        UsageDayView(day=row[0], limit=key, last=int(row[1]), peak=int(row[2]), accounts=row[3])
-        for row in found[: page.limit]
-    )
-    return UsageHistory(items=items, next_cursor=items[-1].day.isoformat() if len(found) > page.limit else None)
+    return await read_days(ctx, key, page, statement)
 
 
 def _fill(reseller: Reseller, promised: Promised) -> ResellerFill:
@@ -210,10 +198,3 @@ async def _read_shares(ctx: FleetContext, reseller_id: str) -> tuple[PackageShar
     )
     rows: Sequence[tuple[str, str, int]] = [(row[0], row[1], row[2]) for row in await ctx.session.execute(statement)]
     return tuple(PackageShare(package_id=row[0], name=row[1], accounts=row[2]) for row in rows)
-
-
-def _parse_day(cursor: str) -> date:
-    try:
-        return date.fromisoformat(cursor)
-    except ValueError as error:
-        raise InvalidInputError("the cursor is not one of this list; start without it", field="cursor") from error

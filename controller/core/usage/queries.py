@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
-
-from sqlalchemy import Select, func, select
+from sqlalchemy import func, select
 
 from controller.core.accounts.models import Account
 from controller.core.accounts.store import get_account
@@ -13,11 +11,11 @@ from controller.core.limits.registry import LimitKind
 from controller.core.operations import FleetContext
 from controller.core.packages.store import get_package
 from controller.core.packages.terms import Terms, hard_of, soft_of, terms_of
-from controller.core.paging import PageRequest, require_limit
+from controller.core.paging import PageRequest
+from controller.core.usage.days import read_days, sum_days
 from controller.core.usage.measure import state_of
 from controller.core.usage.models import AccountUsage, OveruseCase, UsageDay
-from controller.core.usage.views import UsageDayView, UsageHistory, UsageList, UsageTotal, UsageTotals, UsageView
-from shared.errors import InvalidInputError
+from controller.core.usage.views import UsageHistory, UsageList, UsageTotal, UsageTotals, UsageView
 
 
 async def show_account_usage(ctx: FleetContext, account_id: str) -> UsageList:
@@ -51,7 +49,7 @@ async def list_account_history(ctx: FleetContext, account_id: str, key: str, pag
     """
     ctx.actor.require("accounts", "read")
     account = await get_account(ctx.session, account_id)
-    return await _read_days(ctx, key, page, _sum_days(key).where(UsageDay.account_id == account.id))
+    return await read_days(ctx, key, page, sum_days(key).where(UsageDay.account_id == account.id))
 
 
 async def list_package_history(ctx: FleetContext, package_id: str, key: str, page: PageRequest) -> UsageHistory:
@@ -62,7 +60,7 @@ async def list_package_history(ctx: FleetContext, package_id: str, key: str, pag
     """
     ctx.actor.require("packages", "read")
     package = await get_package(ctx.session, package_id)
-    return await _read_days(ctx, key, page, _sum_days(key).where(UsageDay.package_id == package.id))
+    return await read_days(ctx, key, page, sum_days(key).where(UsageDay.package_id == package.id))
 
 
 async def show_package_usage(ctx: FleetContext, package_id: str) -> UsageTotals:
@@ -107,37 +105,6 @@ def _view(kind: LimitKind, terms: Terms, row: AccountUsage | None, used: int | N
         peak_at=row.peak_at if row is not None else None,
         measured_at=row.measured_at if row is not None else None,
     )
-
-
-def _sum_days(key: str) -> Select[date, int, int, int]:
-    return (
-        select(UsageDay.day, func.sum(UsageDay.last), func.sum(UsageDay.peak), func.count())
-        .where(UsageDay.limit_key == key)
-        .group_by(UsageDay.day)
-        .order_by(UsageDay.day.desc())
-    )
-
-
-async def _read_days(
-    ctx: FleetContext, key: str, page: PageRequest, statement: Select[date, int, int, int]
-) -> UsageHistory:
-    require_limit(page.limit)
-    ctx.registry.limits.require_limit(key, field="key")
-    if page.cursor:
-        statement = statement.where(UsageDay.day < _parse_day(page.cursor))
-    found = (await ctx.session.execute(statement.limit(page.limit + 1))).all()
-    items = tuple(
-        UsageDayView(day=row[0], limit=key, last=int(row[1]), peak=int(row[2]), accounts=row[3])
-        for row in found[: page.limit]
-    )
-    return UsageHistory(items=items, next_cursor=items[-1].day.isoformat() if len(found) > page.limit else None)
-
-
-def _parse_day(cursor: str) -> date:
-    try:
-        return date.fromisoformat(cursor)
-    except ValueError as error:
-        raise InvalidInputError("the cursor is not one of this list; start without it", field="cursor") from error
 
 
 async def _sum_all(ctx: FleetContext, package_id: str | None) -> UsageTotals:
