@@ -14,6 +14,7 @@ from controller.jobs.models import by_value
 from shared.errors import BugError
 
 _IS_LIVE: Final = text("deleted_at IS NULL")
+_IS_GRANTED: Final = text("deleted_at IS NULL AND package_version_id IS NULL")
 
 
 class AccountState(enum.Enum):
@@ -61,6 +62,8 @@ class Account(Model):
         UniqueConstraint("node_id", "uid"),
         # Lists of one state are read newest first: the key is the order in which accounts were made.
         Index("ix_accounts_state", "state", "id"),
+        # How many of which package a client has, read from the index alone: what resellers handed out is their sum.
+        Index("ix_accounts_granted", "client_id", "package_id", sqlite_where=_IS_GRANTED, postgresql_where=_IS_GRANTED),
         # What comes due is looked for every few seconds, and almost no account has such a time.
         Index("ix_accounts_purge_at", "purge_at"),
         Index("ix_accounts_suspended_until", "suspended_until"),

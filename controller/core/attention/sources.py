@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from sqlalchemy import ColumnElement, and_, exists, func, literal, or_, select
-from sqlalchemy.orm import aliased, defer
+from sqlalchemy.orm import defer
 
 from controller.core.attention.glances import NOW, Source
 from controller.core.attention.items import CRITICAL, WARNING, AttentionItem, act, make_fingerprint
@@ -18,22 +18,24 @@ from controller.jobs.states import NEEDS_ATTENTION, UNFINISHED, JobState
 from shared.protocol.job import ACTION_CONVERGE, JobMode, Semantics
 
 _HANGING: Final = (JobState.STUCK, JobState.INDETERMINATE)
+# Plain tables: what a tenant's job is compared with is asked by that job's own keys, and needs no narrowing again.
+_LATER: Final = Job.__table__.alias("later").c
+_PARKED: Final = ParkedResource.__table__.alias("parked_of_job").c
 _LARGE: Final = ("account", "module", "node")
 """Kinds of parked resources on which others stand."""
 
 
 def _are_jobs() -> Sequence[ColumnElement[bool]]:
     """Jobs that failed, unless a newer one of the same subject made them history, or the parked list has more."""
-    later = aliased(Job)
     is_history = exists().where(
-        later.node_id == Job.node_id,
-        later.resource_key == Job.resource_key,
-        later.action == Job.action,
-        later.mode == JobMode.APPLY,
-        later.id > Job.id,
-        or_(later.state == JobState.SUCCEEDED, later.state.in_(UNFINISHED), later.state.in_(NEEDS_ATTENTION)),
+        _LATER.node_id == Job.node_id,
+        _LATER.resource_key == Job.resource_key,
+        _LATER.action == Job.action,
+        _LATER.mode == JobMode.APPLY,
+        _LATER.id > Job.id,
+        or_(_LATER.state == JobState.SUCCEEDED, _LATER.state.in_(UNFINISHED), _LATER.state.in_(NEEDS_ATTENTION)),
     )
-    is_parked = exists().where(ParkedResource.job_id == Job.id)
+    is_parked = exists().where(_PARKED.job_id == Job.id)
     return (
         Job.state.in_(NEEDS_ATTENTION),
         Job.mode == JobMode.APPLY,

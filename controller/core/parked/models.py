@@ -32,5 +32,5 @@ class ParkedResource(Model):
     diff: Mapped[str] = mapped_column(Text, default="")
     """What the change would have made of the node's files."""
     generation: Mapped[int]
-    job_id: Mapped[str] = mapped_column(String(36))
+    job_id: Mapped[str] = mapped_column(String(36), index=True)
     since: Mapped[datetime]

@@ -100,15 +100,14 @@ async def read_promised(
     found = {reseller_id: Promised() for reseller_id in reseller_ids or ()}
     if reseller_ids is not None and not found:
         return found
-    is_wanted = Client.reseller_id.is_not(None) if reseller_ids is None else Client.reseller_id.in_(reseller_ids)
     keys = tuple(kind.key for kind in registry.limits if only is None or kind.key in only)
     for terms in (Package, PackageVersion):
-        for row in await session.execute(_select_granted(terms, is_wanted)):
+        for row in await session.execute(_select_granted(terms, reseller_ids)):
             hard_values = {key: hard_of(row, key) for key in keys}
-            found.setdefault(row.reseller_id, Promised()).add(hard_values, row.granted)
+            found.setdefault(row.reseller_id, Promised()).add(hard_values, int(row.granted))
     if only is not None and CLIENTS not in only:
         return found
-    clients = select(Client.reseller_id, func.count()).where(is_wanted, Client.deleted_at.is_(None))
+    clients = select(Client.reseller_id, func.count()).where(_is_of(reseller_ids), Client.deleted_at.is_(None))
     for reseller_id, count in await session.execute(
         clients.group_by(Client.reseller_id).execution_options(**EVERYBODY)
     ):
@@ -195,16 +194,29 @@ async def _read_reseller(session: AsyncSession, reseller_id: str) -> Reseller:
     return row
 
 
-def _select_granted(terms: type[Terms], is_wanted: ColumnElement[bool]) -> Select[Any]:
+def _is_of(reseller_ids: Collection[str] | None) -> ColumnElement[bool]:
+    return Client.reseller_id.is_not(None) if reseller_ids is None else Client.reseller_id.in_(reseller_ids)
+
+
+def _select_granted(terms: type[Terms], reseller_ids: Collection[str] | None) -> Select[Any]:
     """Of each reseller how many accounts have which package, or version that they are pinned to, and what it allows."""
-    is_version = terms is PackageVersion
+    is_version, is_wanted = terms is PackageVersion, _is_of(reseller_ids)
     pinned = Account.package_version_id.is_not(None)
     terms_id = Account.package_version_id if is_version else Account.package_id
+    # Added up per client first, in the order of an index: ten thousand accounts are then two thousand rows to join.
+    of_clients = (
+        select(Account.client_id, terms_id.label("terms_id"), func.count().label("granted"))
+        .where(Account.deleted_at.is_(None), pinned if is_version else ~pinned)
+        .group_by(Account.client_id, terms_id)
+    )
+    if reseller_ids is not None:
+        of_clients = of_clients.where(Account.client_id.in_(select(Client.id).where(is_wanted)))
+    held = of_clients.subquery()
     granted = (
-        select(Client.reseller_id, terms_id.label("terms_id"), func.count().label("granted"))
-        .join(Client, Client.id == Account.client_id)
-        .where(is_wanted, Account.deleted_at.is_(None), pinned if is_version else ~pinned)
-        .group_by(Client.reseller_id, terms_id)
+        select(Client.reseller_id, held.c.terms_id, func.sum(held.c.granted).label("granted"))
+        .join(held, held.c.client_id == Client.id)
+        .where(is_wanted)
+        .group_by(Client.reseller_id, held.c.terms_id)
         .subquery()
     )
     # These columns and no entities: a hoster's list of resellers asks for hundreds of packages.
