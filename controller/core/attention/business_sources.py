@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, func, literal, or_, select
+from sqlalchemy import ColumnElement, Row, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.accounts.models import Account
@@ -208,7 +208,8 @@ SOURCES: Final = (
 
 async def list_of_resellers(session: AsyncSession, limits: LimitRegistry, *, is_platform: bool) -> list[AttentionItem]:
     """Resellers whose accounts were promised more than they have to hand out. `is_platform`: all are seen."""
-    rows = (await session.scalars(select(Reseller).where(Reseller.deleted_at.is_(None)))).all()
+    columns = (Reseller.id, Reseller.name, Reseller.caps, Reseller.oversell, Reseller.updated_at)
+    rows = (await session.execute(select(*columns).where(Reseller.deleted_at.is_(None)))).all()
     capped = [row for row in rows if row.caps]
     wanted = None if is_platform else [row.id for row in capped]
     promised = await read_promised(session, limits, wanted, only=list_capped(capped))
@@ -216,7 +217,7 @@ async def list_of_resellers(session: AsyncSession, limits: LimitRegistry, *, is_
     return [_view_reseller(row, keys) for row, keys in over if keys]
 
 
-def _view_reseller(row: Reseller, keys: Sequence[str]) -> AttentionItem:
+def _view_reseller(row: Row[Any], keys: Sequence[str]) -> AttentionItem:
     base = f"/resellers/{row.id}"
     return AttentionItem(
         id=f"reseller.{row.id}",

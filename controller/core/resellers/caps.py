@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import BindParameter, ColumnElement, CompoundSelect, Row, Select, bindparam, func, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.core.accounts.models import Account
@@ -28,6 +29,7 @@ ACCOUNTS: Final = "accounts"
 CLIENTS: Final = "clients"
 OWN_KEYS: Final = (ACCOUNTS, CLIENTS)
 """What is capped beside the limits of packages."""
+_RESELLERS: Final[BindParameter[Any]] = bindparam("resellers", expanding=True)
 
 
 @dataclass(slots=True)
@@ -57,7 +59,7 @@ class Promised:
                 self.sums[key] = self.sum_of(key) + count * hard
 
 
-def allowed_of(reseller: Reseller, key: str) -> int | None:
+def allowed_of(reseller: Reseller | Row[Any], key: str) -> int | None:
     """What its accounts may be promised together: the cap times the factor, rounded down; None: any amount."""
     cap = reseller.caps.get(key)
     if cap is None:
@@ -71,13 +73,13 @@ def factor_of(reseller: Reseller, key: str) -> float:
     return float(reseller.oversell.get(key, 1.0))
 
 
-def list_capped(resellers: Iterable[Reseller]) -> frozenset[str]:
+def list_capped(resellers: Iterable[Reseller | Row[Any]]) -> frozenset[str]:
     """Keys that any of them has a cap on: all that `list_over` looks at."""
     return frozenset(key for reseller in resellers for key in reseller.caps)
 
 
-def list_over(reseller: Reseller, promised: Promised) -> tuple[str, ...]:
-    """Capped keys of which more was promised than is allowed."""
+def list_over(reseller: Reseller | Row[Any], promised: Promised) -> tuple[str, ...]:
+    """Capped keys of which more was promised than is allowed. A row has at least `caps` and `oversell`."""
     found = []
     for key in sorted(reseller.caps):
         allowed = allowed_of(reseller, key)
@@ -101,15 +103,16 @@ async def read_promised(
     if reseller_ids is not None and not found:
         return found
     keys = tuple(kind.key for kind in registry.limits if only is None or kind.key in only)
-    for terms in (Package, PackageVersion):
-        for row in await session.execute(_select_granted(terms, reseller_ids)):
-            hard_values = {key: hard_of(row, key) for key in keys}
-            found.setdefault(row.reseller_id, Promised()).add(hard_values, int(row.granted))
+    asked = {} if reseller_ids is None else {_RESELLERS.key: list(reseller_ids)}
+    for row in await session.execute(_select_all_granted(of_all=reseller_ids is None), asked):
+        hard_values = {key: hard_of(row, key) for key in keys}
+        found.setdefault(row.reseller_id, Promised()).add(hard_values, int(row.granted))
     if only is not None and CLIENTS not in only:
         return found
-    clients = select(Client.reseller_id, func.count()).where(_is_of(reseller_ids), Client.deleted_at.is_(None))
+    is_wanted = _is_wanted(of_all=reseller_ids is None)
+    clients = select(Client.reseller_id, func.count()).where(is_wanted, Client.deleted_at.is_(None))
     for reseller_id, count in await session.execute(
-        clients.group_by(Client.reseller_id).execution_options(**EVERYBODY)
+        clients.group_by(Client.reseller_id).execution_options(**EVERYBODY), asked
     ):
         found.setdefault(str(reseller_id), Promised()).sums[CLIENTS] = count
     return found
@@ -194,33 +197,39 @@ async def _read_reseller(session: AsyncSession, reseller_id: str) -> Reseller:
     return row
 
 
-def _is_of(reseller_ids: Collection[str] | None) -> ColumnElement[bool]:
-    return Client.reseller_id.is_not(None) if reseller_ids is None else Client.reseller_id.in_(reseller_ids)
+def _is_wanted(*, of_all: bool) -> ColumnElement[bool]:
+    return Client.reseller_id.is_not(None) if of_all else Client.reseller_id.in_(_RESELLERS)
 
 
-def _select_granted(terms: type[Terms], reseller_ids: Collection[str] | None) -> Select[Any]:
+@lru_cache(maxsize=2)
+def _select_all_granted(*, of_all: bool) -> CompoundSelect[Any]:
+    """Of all resellers, or of `_RESELLERS`. Made once: every change of an account asks it twice."""
+    granted = (_select_granted(terms, of_all=of_all) for terms in (Package, PackageVersion))
+    # Whoever asks: a cap is about all of the reseller's accounts.
+    return union_all(*granted).execution_options(**EVERYBODY)
+
+
+def _select_granted(terms: type[Terms], *, of_all: bool) -> Select[Any]:
     """Of each reseller how many accounts have which package, or version that they are pinned to, and what it allows."""
-    is_version, is_wanted = terms is PackageVersion, _is_of(reseller_ids)
+    is_version, is_wanted = terms is PackageVersion, _is_wanted(of_all=of_all)
     pinned = Account.package_version_id.is_not(None)
     terms_id = Account.package_version_id if is_version else Account.package_id
     # Added up per client first, in the order of an index: ten thousand accounts are then two thousand rows to join.
-    of_clients = (
+    held = (
         select(Account.client_id, terms_id.label("terms_id"), func.count().label("granted"))
         .where(Account.deleted_at.is_(None), pinned if is_version else ~pinned)
         .group_by(Account.client_id, terms_id)
     )
-    if reseller_ids is not None:
-        of_clients = of_clients.where(Account.client_id.in_(select(Client.id).where(is_wanted)))
-    held = of_clients.subquery()
+    if not of_all:
+        held = held.where(Account.client_id.in_(select(Client.id).where(is_wanted)))
+    of_clients = held.subquery()
     granted = (
-        select(Client.reseller_id, held.c.terms_id, func.sum(held.c.granted).label("granted"))
-        .join(held, held.c.client_id == Client.id)
+        select(Client.reseller_id, of_clients.c.terms_id, func.sum(of_clients.c.granted).label("granted"))
+        .join(of_clients, of_clients.c.client_id == Client.id)
         .where(is_wanted)
-        .group_by(Client.reseller_id, held.c.terms_id)
+        .group_by(Client.reseller_id, of_clients.c.terms_id)
         .subquery()
     )
     # These columns and no entities: a hoster's list of resellers asks for hundreds of packages.
     columns = (terms.limits, *(getattr(terms, key) for key in NODE_KEYS))
-    statement = select(granted.c.reseller_id, granted.c.granted, *columns).join(terms, terms.id == granted.c.terms_id)
-    # Whoever asks: a cap is about all of the reseller's accounts.
-    return statement.execution_options(**EVERYBODY)
+    return select(granted.c.reseller_id, granted.c.granted, *columns).join(terms, terms.id == granted.c.terms_id)
