@@ -194,6 +194,23 @@ async def test_running_rollout_taken_back_leaves_nobody_sent(waves: Waves) -> No
     assert canary["account_id"] in {row["account_id"] for row in skipped}
 
 
+@pytest.mark.parametrize("what", ["pause", "abort"])
+async def test_rollout_that_was_stopped_says_how_what_it_had_begun_ended(waves: Waves, what: str) -> None:
+    await waves.edit()
+    await waves.turn()
+    (canary,) = await waves.rows("sent")
+    stopped = await waves.hosting.post(f"/package-rollouts/{waves.rollout_id}/{what}", expect=200)
+
+    waiting = await waves.turn()
+    await waves.hosting.finish(canary["account_id"], error=BROKEN)
+    view = await waves.turn()
+
+    (failed,) = await waves.rows("failed")
+    assert (await waves.rows("sent"), failed["account_id"]) == ([], canary["account_id"])
+    assert waiting["state"] == view["state"] == stopped["state"]
+    assert len(await waves.rows("waiting" if what == "pause" else "skipped")) == 5
+
+
 async def test_aborted_rollout_leaves_accounts_pinned_and_the_next_one_takes_them_along(waves: Waves) -> None:
     await waves.edit(rollout={"soak_seconds": 0})
     await waves.turn()

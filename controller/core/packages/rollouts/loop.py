@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from controller.core.accounts.converge import converge_account
 from controller.core.accounts.models import Account, AccountState
@@ -99,25 +99,30 @@ class PackageRolloutLoop:
         self._publisher = publisher
 
     async def turn(self) -> str | None:
-        """Move every running rollout by one step; how many there are, for the schedule."""
-        running = select(PackageRollout.id).where(PackageRollout.state == RolloutState.RUNNING)
+        """Move every running rollout by one step; how many there are, for the schedule.
+
+        One that was paused, halted or aborted moves no more, but what it had begun on nodes ends: that is collected.
+        """
+        is_awaited = PackageRollout.id.in_(
+            select(PackageRolloutAccount.rollout_id).where(PackageRolloutAccount.state == _SENT)
+        )
+        moving = select(PackageRollout.id).where(or_(PackageRollout.state == RolloutState.RUNNING, is_awaited))
         async with self._operations.database.read() as session:
-            ids = list(await session.scalars(running.order_by(PackageRollout.id)))
+            ids = list(await session.scalars(moving.order_by(PackageRollout.id)))
         for rollout_id in ids:
             await self._advance(rollout_id)
-        return f"{len(ids)} running" if ids else None
+        return f"{len(ids)} under way" if ids else None
 
     async def _advance(self, rollout_id: str) -> None:
         async def use_case(ctx: FleetContext) -> tuple[object, object, str]:
             rollout = await get_package_rollout(ctx, rollout_id, is_locked=True)
-            if rollout.state is not RolloutState.RUNNING:
-                return None, None, ""
             found = await ctx.session.execute(_SIGHT.where(PackageRolloutAccount.rollout_id == rollout_id))
             rows: list[tuple[Any, ...]] = [tuple(row) for row in found]
             turn = _Turn(ctx, rollout, [_Sight(*row) for row in rows])
             before = turn.summary()
             await turn.collect()
-            await turn.judge()
+            if rollout.state is RolloutState.RUNNING:
+                await turn.judge()
             if rollout.state is RolloutState.RUNNING:
                 await turn.send()
             return before, turn.summary(), rollout.state.value
@@ -149,12 +154,13 @@ class _Turn:
 
     async def collect(self) -> None:
         """Bring the rows up to what is known now."""
+        is_running = self._rollout.state is RolloutState.RUNNING
         for sight in self._sights:
             if sight.state is _SENT and self._has_ended(sight):
                 row = await self._row(sight)
                 await self._collect_sent(sight, row)
                 sight.state, sight.note = row.state, row.note
-            elif sight.state is _SUCCEEDED and (not sight.is_well or sight.lost_at is not None):
+            elif is_running and sight.state is _SUCCEEDED and (not sight.is_well or sight.lost_at is not None):
                 row = await self._row(sight)
                 watch(row, is_well=sight.is_well, patience=self._patience, now=self._ctx.now)
                 sight.state, sight.note, sight.lost_at = row.state, row.note, row.lost_at

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, String, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from controller.db.base import Model
@@ -29,7 +29,11 @@ class PackageRolloutAccount(InWave, Model):
     """One account of such a rollout."""
 
     __tablename__ = "package_rollout_accounts"
-    __table_args__ = (UniqueConstraint("rollout_id", "account_id"),)
+    __table_args__ = (
+        UniqueConstraint("rollout_id", "account_id"),
+        # Which rollouts have something under way is asked every few seconds, and almost no account is.
+        Index("ix_package_rollout_accounts_state", "state", "rollout_id"),
+    )
 
     rollout_id: Mapped[str] = mapped_column(ForeignKey("package_rollouts.id", ondelete="CASCADE"), index=True)
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
