@@ -29,6 +29,7 @@ WIDENED: Final = {
 PLAIN: Final = {
     "controller/core/tenancy/criteria.py": "the conditions themselves",
     "controller/core/operations.py": "a lock of the whole database",
+    "controller/core/attention/sources.py": "whether one's own job is parked or was made again, by that job's own keys",
 }
 """Files with statements on tables or in SQL, and why they show no tenant's rows."""
 
