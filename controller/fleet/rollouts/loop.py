@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, Protocol
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controller.db.base import new_id
@@ -116,27 +116,30 @@ class RolloutLoop:
     publisher: Publisher
 
     async def turn(self) -> str | None:
-        """Move every running rollout by one step; how many there are, for the schedule."""
-        running = select(Rollout.id).where(Rollout.state == RolloutState.RUNNING).order_by(Rollout.id)
+        """Move every running rollout by one step; how many there are, for the schedule.
+
+        One that was paused, halted or aborted moves no more, but what it had begun on nodes ends: that is collected.
+        """
+        is_awaited = Rollout.id.in_(select(RolloutNode.rollout_id).where(RolloutNode.state == RolloutNodeState.SENT))
+        moving = select(Rollout.id).where(or_(Rollout.state == RolloutState.RUNNING, is_awaited)).order_by(Rollout.id)
         async with self.database.read() as session:
-            ids = list((await session.execute(running)).scalars())
+            ids = list((await session.execute(moving)).scalars())
         for rollout_id in ids:
             seen: list[tuple[Any, ...]] = []
             await self.change(partial(self._advance, rollout_id=rollout_id, seen=seen))
             if len(seen) == 2 and seen[0] != seen[1]:
                 self.publisher.publish("rollouts", "rollout.changed", {"id": rollout_id, "state": seen[1][0]})
-        return f"{len(ids)} running" if ids else None
+        return f"{len(ids)} under way" if ids else None
 
     async def _advance(self, op: RolloutOp, *, rollout_id: str, seen: list[tuple[Any, ...]]) -> None:
         rollout = await get_rollout(op.session, rollout_id, is_locked=True)
-        if rollout.state is not RolloutState.RUNNING:
-            return
         found = await op.session.execute(_SIGHT.where(RolloutNode.rollout_id == rollout_id))
         rows: list[tuple[Any, ...]] = [tuple(row) for row in found]
         turn = _Turn(self, op, rollout, [_Sight(*row) for row in rows])
         seen[:] = [turn.summary()]
         await turn.collect()
-        await turn.judge()
+        if rollout.state is RolloutState.RUNNING:
+            await turn.judge()
         if rollout.state is RolloutState.RUNNING:
             await turn.send()
         seen.append(turn.summary())
@@ -184,6 +187,8 @@ class _Turn:
         sent = [sight for sight in self._sights if sight.state is RolloutNodeState.SENT and self._has_ended(sight)]
         async for sight, pair in self._load(sent):
             await self._collect_sent(sight, pair)
+        if self._rollout.state is not RolloutState.RUNNING:
+            return
         done = [sight for sight in self._sights if sight.state is RolloutNodeState.SUCCEEDED]
         changed = [sight for sight in done if not sight.is_well or sight.lost_at is not None]
         async for _, pair in self._load(changed):
@@ -336,7 +341,8 @@ async def record_update_report(
         return
     code = report.error.code if report.error else report.state.value
     message = report.error.message if report.error else report.state.value
-    if code in TRIED_AGAIN and row.state is RolloutNodeState.SENT:
+    is_over = (await session.get_one(Rollout, row.rollout_id, populate_existing=True)).state.is_final
+    if code in TRIED_AGAIN and row.state is RolloutNodeState.SENT and not is_over:
         row.state, row.note, row.attempt_id = RolloutNodeState.WAITING, message[:2000], None
         return
     prefix = "went back to the version before: " if report.state is UpdateState.ROLLED_BACK else "refused: "

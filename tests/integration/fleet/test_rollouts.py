@@ -8,7 +8,7 @@ from sqlalchemy import select, update
 from controller.db.base import utc_now
 from controller.db.engine import Database
 from controller.fleet.models import NodeModule, NodeState
-from controller.fleet.rollouts.models import RolloutKind, RolloutNodeState, RolloutState
+from controller.fleet.rollouts.models import RolloutKind, RolloutNode, RolloutNodeState, RolloutState
 from controller.jobs.holds import HoldKind, NodeHold
 from controller.jobs.models import Job
 from controller.jobs.states import JobState
@@ -307,6 +307,44 @@ async def test_rollout_when_aborted_is_over_and_can_be_followed_by_another(rollo
     with pytest.raises(ConflictError, match="aborted"):
         await change(lambda ctx: use_cases.resume(ctx, rollout, is_retrying=False))
     await rollouts.begin()
+
+
+@pytest.mark.parametrize("what", ["pause", "abort"])
+async def test_rollout_when_stopped_says_how_what_it_had_begun_ended(rollouts: RolloutBench, what: str) -> None:
+    await rollouts.add_nodes(3)
+    rollout = await rollouts.begin(
+        kind=RolloutKind.MODULE_SETTINGS, module="php", presence=Presence.ENABLED, settings={"idle_seconds": "60"},
+        waves=["1", "2"], soak_seconds=0,
+    )  # fmt: skip
+    await rollouts.turn()
+    (first,) = await rollouts.nodes(rollout, SENT)
+    stopped = await rollouts.bench.change(lambda ctx: getattr(rollouts.bench.fleet.rollouts, what)(ctx, rollout))
+
+    await rollouts.turn()
+    await end_job(rollouts, first.job_id, JobState.FAILED)
+    await rollouts.turn()
+
+    (failed,) = await rollouts.nodes(rollout, FAILED)
+    assert failed.id == first.id
+    assert (await rollouts.rollout(rollout)).state is stopped.state
+    assert await rollouts.counts(rollout) == {"failed": 1, ("waiting" if what == "pause" else "skipped"): 2}
+
+
+async def test_rollout_when_aborted_asks_no_node_again_that_was_busy(rollouts: RolloutBench) -> None:
+    await rollouts.add_nodes(1)
+    await rollouts.release()
+    rollout = await rollouts.begin()
+    await rollouts.turn()
+    (busy,) = await rollouts.nodes(rollout, SENT)
+    async with rollouts.bench.database.write() as session:
+        await session.execute(update(RolloutNode).where(RolloutNode.id == busy.id).values(offered_epoch=1))
+    await rollouts.bench.change(lambda ctx: rollouts.bench.fleet.rollouts.abort(ctx, rollout))
+
+    await rollouts.report(busy, UpdateState.REFUSED, code="node_busy")
+    await rollouts.turn()
+
+    (failed,) = await rollouts.nodes(rollout)
+    assert (failed.state, failed.error_code) == (FAILED, "node_busy")
 
 
 async def test_rollout_of_settings_when_a_job_fails_halts_before_the_next_node(rollouts: RolloutBench) -> None:
