@@ -70,6 +70,23 @@ TAGS: Final[Mapping[str, str]] = {
     "maintenance": "When the controller takes no changes.",
     "health": "For load balancers and monitoring.",
 }
+NOUNS: Final[Mapping[str, str]] = {
+    "api-usage": "Who asked the API how often, and what it answered.",
+    "ca-rotation": "The fleet's certificate authority, replaced step by step.",
+    "deliveries": "Single messages of webhooks: what became of them, and sending them again.",
+    "enrol": "What a machine asks for itself to become a node, and a node to stay one.",
+    "enrolment-tokens": "Secrets with which one machine each becomes a node.",
+    "event-types": "The kinds of events there are, with the schema of their data.",
+    "features": "What packages can allow, and who keeps accounts to it.",
+    "job-keys": "The keys that sign jobs for nodes.",
+    "notice-mails": "Mails to people, and what became of them.",
+    "notice-preferences": "Which notices one gets by mail.",
+    "package-rollouts": "New versions of packages that go over accounts in waves, and stop by themselves.",
+    "rate-limits": "How often who may ask.",
+    "sign-ins": "Who signed in or tried to, and from where.",
+    "usage": "What all accounts use of their limits.",
+}
+"""Nouns of commands whose operations stand among those of another tag."""
 
 _DESCRIPTION: Final = """The only way into WCP360: both panels and the `wcp360` command use nothing else.
 
@@ -121,7 +138,7 @@ def openapi_config() -> OpenAPIConfig:
         license=License(name="Apache-2.0", identifier="Apache-2.0"),
         contact=Contact(name="WCP360"),
         servers=[Server(url="/", description="This controller")],
-        tags=[Tag(name=name, description=text) for name, text in TAGS.items()],
+        tags=[Tag(name=name, description=text) for name, text in ({**TAGS, **NOUNS}).items()],
         security=[{"bearer": []}, {"cookie": []}],
         components=Components(
             security_schemes={

@@ -16,7 +16,7 @@ from cli.commands import build_command
 from cli.document import API_PREFIX, METHODS, Document, Operation
 from cli.global_options import SWITCHES, WITH_VALUE
 from cli.values import kind_of
-from controller.api.openapi import build_document
+from controller.api.openapi import NOUNS, TAGS, build_document
 from tests.integration.conftest import make_controller
 
 GOLDEN = Path(__file__).parent / "commands.txt"
@@ -49,6 +49,13 @@ def test_commands_when_compared_with_the_golden_list_are_the_same(document: Docu
         GOLDEN.write_text(GOLDEN_HEADER + "".join(f"{line}\n" for line in lines))
 
     assert lines == GOLDEN.read_text().splitlines()[1:]
+
+
+def test_nouns_when_asked_for_help_have_a_sentence_each(document: Document) -> None:
+    groups = set(document.groups())
+
+    assert groups - set(TAGS) == set(NOUNS)
+    assert {group: document.group_description(group) for group in NOUNS} == NOUNS
 
 
 def test_commands_when_counted_are_all_operations_of_the_api(raw: dict[str, Any], document: Document) -> None:
