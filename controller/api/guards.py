@@ -18,7 +18,6 @@ from controller.core.auth.identities import Identity
 from controller.core.auth.policy import SecurityPolicy
 from controller.core.http import API_ROOT
 from controller.core.maintenance.gate import OVERRIDE_HEADER, OVERRIDE_VALUE, may_override, require_open
-from controller.core.policies.registry import PlatformPolicies
 from controller.db.base import utc_now
 from controller.db.engine import Database
 from shared.errors import ForbiddenError, InvalidInputError, UnauthenticatedError
@@ -33,7 +32,6 @@ STEP_UP_ACTS: Final = frozenset(
     {
         "create-token",
         "delete-account",
-        "bulk-change-accounts",
         "delete-node",
         "revoke-node",
         "start-ca-rotation",
@@ -55,7 +53,8 @@ STEP_UP_ACTS: Final = frozenset(
     }
 )
 """Operation ids of dangerous acts: a person must have proved lately who they are, so that a session that was left open
-or stolen cannot do them. A token is exempt: nobody sits there to ask, and its scopes say what it may do."""
+or stolen cannot do them. A token is exempt: nobody sits there to ask, and its scopes say what it may do. So is a dry
+run, which does nothing. Where it depends on what is sent, the handler asks (`require_recent_proof`)."""
 _OWN_CREDENTIALS: Final = frozenset({"tokens", "sessions", "second-factor", "passkeys"})
 """Tags of routes about what a person signs in with."""
 _NOT_AS_SOMEBODY: Final = frozenset(
@@ -113,8 +112,8 @@ def require_known_caller(connection: ASGIConnection[Any, Any, Any, Any], handler
     require_own_credentials(identity, connection, handler)
     if not handler.opt.get(ENROLLING):
         require_second_factor(identity, policy)
-    if getattr(handler, "operation_id", None) in STEP_UP_ACTS:
-        require_recent_proof(identity, scopes.rules_of(connection.scope))
+    if getattr(handler, "operation_id", None) in STEP_UP_ACTS and not _is_dry_run(connection, handler):
+        require_recent_proof(connection)
 
 
 def require_own_password(identity: Identity) -> None:
@@ -172,12 +171,16 @@ def require_second_factor(identity: Identity, policy: SecurityPolicy) -> None:
         )
 
 
-def require_recent_proof(identity: Identity, rules: PlatformPolicies) -> None:
-    """Pass when the person proved lately who they are.
+def require_recent_proof(connection: ASGIConnection[Any, Any, Any, Any]) -> None:
+    """Pass when the person who asks proved lately who they are, and every token.
 
     Raises:
         ForbiddenError: They did not.
     """
+    identity = require_identity(connection)
+    if not identity.is_person:
+        return
+    rules = scopes.rules_of(connection.scope)
     lately = utc_now() - timedelta(minutes=rules.step_up_minutes)
     if identity.verified_at is None or identity.verified_at < lately:
         raise ForbiddenError(
@@ -207,6 +210,10 @@ def require_known_query(connection: ASGIConnection[Any, Any, Any, Any], handler:
         raise InvalidInputError("this has no dry run; nothing was done", field=DRY_RUN)
     hint = f"It knows: {', '.join(sorted(known))}." if known else "It knows none."
     raise InvalidInputError(f"there is no query parameter {unknown[:80]!r} here", field=unknown[:80], hint=hint)
+
+
+def _is_dry_run(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> bool:
+    return connection.query_params.get(DRY_RUN) == "true" and DRY_RUN in _query_names(handler)
 
 
 def _is_of_api(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:

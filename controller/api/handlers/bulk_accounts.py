@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-from litestar import Response, post
+from litestar import Request, Response, post
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import JSONBody
 
-from controller.core.accounts.bulk import BulkAccounts, choose_accounts, choose_change
+from controller.api.guards import require_recent_proof
+from controller.core.accounts.bulk import DANGEROUS, BulkAccounts, choose_accounts, choose_change
 from controller.core.bulk import Bulk, BulkResult
 from controller.core.context import Actor
 from controller.core.http import API_ROOT, DryRun
@@ -42,12 +43,18 @@ def answer_bulk(result: BulkResult, *, is_dry_run: bool) -> Response[BulkResult]
 async def bulk_change_accounts(
     *,
     data: JSONBody[BulkAccounts],
+    request: Request[Any, Any, Any],
     operations: NamedDependency[Operations],
     actor: NamedDependency[Actor],
     request_id: NamedDependency[str],
     dry_run: DryRun = False,
 ) -> Response[BulkResult]:
-    """Suspend, unsuspend, delete, restore, label or repair each account by itself; one that fails stops no other."""
+    """Suspend, unsuspend, delete, restore, label or repair each account by itself; one that fails stops no other.
+
+    For suspending and deleting, a person must have proved lately who they are.
+    """
+    if data.action in DANGEROUS and not dry_run:
+        require_recent_proof(request)
     change = choose_change(data)
     ids = await operations.read(actor, request_id, lambda ctx: choose_accounts(ctx, data))
     bulk = Bulk(operations=operations, actor=actor, request_id=request_id, is_dry_run=dry_run)

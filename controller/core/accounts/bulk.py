@@ -33,6 +33,10 @@ class BulkAction(enum.Enum):
     CONVERGE = "converge"
 
 
+DANGEROUS: Final = frozenset({BulkAction.SUSPEND, BulkAction.DELETE})
+"""One request of these takes a thousand accounts from their visitors."""
+
+
 class BulkFilter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Accounts by what they are, as in the list; all parts must fit."""
 

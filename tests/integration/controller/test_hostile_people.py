@@ -67,27 +67,68 @@ async def test_token_of_some_networks_makes_none_that_comes_from_elsewhere(world
 
 async def test_session_whose_proof_is_old_does_no_dangerous_act_at_all(world: World) -> None:
     """A session that was left open must neither give anybody a way in, nor take one away."""
-    async with world.controller.database.write() as session:
-        await session.execute(update(Session).values(verified_at=utc_now() - timedelta(minutes=16)))
-    document = world.controller.app.litestar.openapi_schema.to_schema()["paths"]
-    routes = [Route(verb, path, item[verb]) for path, item in document.items() for verb in item]
-    wrong = []
+    await forget_proofs(world)
+    routes, wrong = dangerous_routes(world), []
     for route in routes:
-        if route.name not in STEP_UP_ACTS:
-            continue
-        path = route.path
-        for parameter in route.operation.get("parameters", ()):
-            path = path.replace(f"{{{parameter['name']}}}", world.ids["clara"])
-        answer = await world.http.request(
-            route.method, path, json=BODIES.get(route.name), headers=world.headers["root"]
-        )
+        answer = await try_route(world, route)
         if answer.status_code != 403 or answer.json()["code"] != "step_up_required":
             wrong.append(f"{route.name}: {answer.status_code} {answer.text[:100]}")
 
     assert wrong == []
-    assert {"create-user", "reset-user-password", "create-sign-in-link"} <= {
-        route.name for route in routes
-    } & STEP_UP_ACTS
+    assert {route.name for route in routes} == STEP_UP_ACTS
+
+
+async def test_session_whose_proof_is_old_may_ask_what_a_dangerous_act_would_do(world: World) -> None:
+    await forget_proofs(world)
+    plannable = [
+        route
+        for route in dangerous_routes(world)
+        if any(parameter["name"] == "dry_run" for parameter in route.operation.get("parameters", ()))
+    ]
+    answers = {route.name: await try_route(world, route, dry_run="true") for route in plannable}
+    refused = [name for name, answer in answers.items() if "step_up_required" in answer.text]
+    done = await world.http.delete(f"{API}/accounts/{world.ids['clara']}?dry_run=false", headers=world.headers["root"])
+
+    assert {"delete-account", "create-user", "update-security"} <= answers.keys()
+    assert refused == []
+    assert done.json()["code"] == "step_up_required"
+
+
+@pytest.mark.parametrize(
+    ("action", "code"), [("delete", "step_up_required"), ("suspend", "step_up_required"), ("converge", None)]
+)
+async def test_session_whose_proof_is_old_takes_no_crowd_of_accounts_away(
+    world: World, action: str, code: str | None
+) -> None:
+    await forget_proofs(world)
+    body = {"action": action, "ids": [world.ids["clara"]]}
+
+    answer = await world.http.post(f"{API}/accounts/bulk", json=body, headers=world.headers["root"])
+    planned = await world.http.post(f"{API}/accounts/bulk?dry_run=true", json=body, headers=world.headers["root"])
+
+    assert answer.json().get("code") == code
+    assert (answer.status_code, planned.status_code) == (403 if code else 202, 200)
+
+
+async def forget_proofs(world: World) -> None:
+    """As if everybody had signed in long ago."""
+    async with world.controller.database.write() as session:
+        await session.execute(update(Session).values(verified_at=utc_now() - timedelta(minutes=16)))
+
+
+def dangerous_routes(world: World) -> list[Route]:
+    document = world.controller.app.litestar.openapi_schema.to_schema()["paths"]
+    routes = [Route(verb, path, item[verb]) for path, item in document.items() for verb in item]
+    return [route for route in routes if route.name in STEP_UP_ACTS]
+
+
+async def try_route(world: World, route: Route, **query: str) -> httpx.Response:
+    """As root, about nothing that is there."""
+    path = route.path
+    for parameter in route.operation.get("parameters", ()):
+        path = path.replace(f"{{{parameter['name']}}}", world.ids["clara"])
+    body = BODIES.get(route.name)
+    return await world.http.request(route.method, path, json=body, params=query, headers=world.headers["root"])
 
 
 @pytest.mark.parametrize("value", ["true", "false", "yes", ""])
