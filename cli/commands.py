@@ -18,11 +18,11 @@ from cli.exit_codes import ExitCode
 from cli.following import FOLLOW, show_followed
 from cli.names import PAGE_LIMIT, group_of, resolve_id
 from cli.profile import keep_rotated_token, without_token
-from cli.render import open_console, print_list
+from cli.render import is_about_many, open_console, print_list
 from cli.secret_input import is_secret, read_secret, read_text, secret_option
 from cli.session import Session, session_of
 from cli.values import is_given, option_for, to_json
-from cli.waiting import Patience, wait_for_jobs
+from cli.waiting import Patience, require_success, wait_for_jobs
 
 DEFAULT_WAIT_SECONDS = 600.0
 MAX_LIST_PAGES = 1000
@@ -126,12 +126,19 @@ def call(session: Session, operation: Operation, values: dict[str, Any]) -> None
         answer = without_token(answer) if is_kept and not session.is_json else answer
     if values.get("switch_all"):
         answer = _rest_of(session, path, query, answer)
-    if values.get("switch_wait") and not is_dry_run:
+    is_waiting = bool(values.get("switch_wait")) and not is_dry_run
+    if is_waiting:
         answer = _wait(session, operation, answer, values["switch_wait_timeout"])
-    if values.get("switch_columns") and not session.is_json:
-        columns = [name.strip().replace("-", "_") for name in values["switch_columns"].split(",")]
-        _require_columns(columns, answer)
-        print_list(open_console(), answer, columns=columns, label=session.labels.label)
+    _show(session, operation, answer, columns=values.get("switch_columns") or "")
+    if is_waiting and is_about_many(answer):
+        require_success(answer.get("jobs", []))
+
+
+def _show(session: Session, operation: Operation, answer: Any, *, columns: str) -> None:
+    if columns and not session.is_json:
+        wanted = [name.strip().replace("-", "_") for name in columns.split(",")]
+        _require_columns(wanted, answer)
+        print_list(open_console(), answer, columns=wanted, label=session.labels.label)
     else:
         session.show(answer, f"{operation.group} {operation.command}")
 
@@ -240,10 +247,16 @@ def _rest_of(session: Session, path: str, query: dict[str, Any], page: dict[str,
 
 
 def _wait(session: Session, operation: Operation, answer: Any, timeout_seconds: float) -> Any:
-    """The answer with its jobs as they ended, and the resource as it is now."""
+    """The answer with its jobs as they ended, and the resource as it is now.
+
+    Raises:
+        CommandFailedError: It was about one thing and did not succeed. Of many, the others' results count too.
+    """
     if not isinstance(answer, dict) or not answer.get("jobs"):
         return answer
     jobs = wait_for_jobs(session.client, [job["id"] for job in answer["jobs"]], Patience(timeout_seconds))
+    if not is_about_many(answer):
+        require_success(jobs)
     resource = answer.get("resource")
     show = session.document.find(operation.group, "show")
     if show is not None and isinstance(resource, dict) and isinstance(resource.get("id"), str):

@@ -15,6 +15,7 @@ from cli.errors import CommandFailedError
 from cli.render_job import print_job
 from cli.render_plan import print_plan
 from cli.text import format_cell, format_line, format_value, is_rows, measure_of, render_json, visible
+from cli.waiting import list_failed
 
 PIPE_WIDTH = 100_000
 """Columns where no terminal sets a limit: a program that reads a table must get whole values."""
@@ -59,11 +60,12 @@ def print_answer(console: Console, value: Any, *, command: str = "", label: Labe
         console.print("Done.")
     elif not isinstance(value, dict):
         console.print(visible(value), soft_wrap=True)
-    elif isinstance(value.get("items"), list):
+    elif is_about_many(value):
         if not value["items"] and command.partition(" ")[2].startswith("judge-"):
             console.print("Nothing is in the way.")
             return
         print_list(console, value, columns=choose_columns(value["items"], command), label=label)
+        _print_failed(console, list_failed(value.get("jobs", [])))
     elif "resource" in value and "jobs" in value:
         if isinstance(value["resource"], dict):
             print_detail(console, value["resource"], label=label)
@@ -74,6 +76,11 @@ def print_answer(console: Console, value: Any, *, command: str = "", label: Labe
         print_job(console, value, label)
     else:
         print_detail(console, value, label=label)
+
+
+def is_about_many(answer: Any) -> bool:
+    """A page of a list, or what became of each of many things."""
+    return isinstance(answer, dict) and isinstance(answer.get("items"), list)
 
 
 def print_list(console: Console, page: Mapping[str, Any], *, columns: Sequence[str], label: Labeller = _same) -> None:
@@ -142,6 +149,23 @@ def _print_jobs(console: Console, jobs: Sequence[Mapping[str, Any]]) -> None:
     for job in jobs[:MAX_JOB_LINES]:
         words = (("job ", "dim"), visible(job.get("id")), (f" {visible(job.get('state', ''))}", "dim"))
         console.print(Text.assemble(*words), soft_wrap=True)
+    _print_rest(console, jobs)
+
+
+def _print_failed(console: Console, jobs: Sequence[Mapping[str, Any]]) -> None:
+    for job in jobs[:MAX_JOB_LINES]:
+        reason = visible((job.get("error") or {}).get("message") or "no reason was given")
+        words = (
+            visible(job.get("label")),
+            f" {visible(job.get('state'))}: ",
+            reason,
+            (f"  job {job.get('id')}", "dim"),
+        )
+        console.print(Text.assemble(*words), soft_wrap=True)
+    _print_rest(console, jobs)
+
+
+def _print_rest(console: Console, jobs: Sequence[Mapping[str, Any]]) -> None:
     if len(jobs) > MAX_JOB_LINES:
         console.print(f"and {len(jobs) - MAX_JOB_LINES} jobs more: `wcp360 jobs list`", style="dim")
 

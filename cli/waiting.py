@@ -43,19 +43,42 @@ class Patience:
 
 
 def wait_for_jobs(client: Requester, job_ids: Sequence[str], patience: Patience) -> list[dict[str, Any]]:
-    """Return the jobs as they ended. A controller that cannot be reached for a while does not end the wait.
+    """Return the jobs as they ended, well or not. A controller that is out of reach for a while does not end the wait.
 
     Raises:
-        CommandFailedError: WAIT_TIMEOUT when they did not end in time, JOB_FAILED when one did not succeed.
+        CommandFailedError: WAIT_TIMEOUT when they did not end in time.
     """
     ended: dict[str, dict[str, Any]] = {}
     try:
         _follow(client, job_ids, ended, patience)
     except KeyboardInterrupt:
         raise _stopped(next((item for item in job_ids if item not in ended), job_ids[-1])) from None
-    jobs = [ended[job_id] for job_id in job_ids]
-    _require_success(jobs)
-    return jobs
+    return [ended[job_id] for job_id in job_ids]
+
+
+def require_success(jobs: Sequence[dict[str, Any]]) -> None:
+    """Pass when every job that has ended did what it was asked for.
+
+    Raises:
+        CommandFailedError: JOB_FAILED, with the first one's reason.
+    """
+    failed = list_failed(jobs)
+    if not failed:
+        return
+    job = failed[0]
+    error = job.get("error") or {}
+    words = f"{job.get('label') or 'the job'} {job['state']}: {error.get('message') or 'no reason was given'}"
+    raise CommandFailedError(
+        words if len(jobs) == 1 else f"{len(failed)} of {len(jobs)} jobs did not succeed; the first: {words}",
+        exit_code=ExitCode.JOB_FAILED,
+        hint=error.get("hint") or f"`wcp360 jobs show {job['id']}` explains it step by step.",
+        problem={"code": error.get("code") or job["state"], "detail": error.get("message"), "job": job},
+    )
+
+
+def list_failed(jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that ended without doing what they were asked for."""
+    return [job for job in jobs if job.get("state") in FINAL_STATES - SUCCESS_STATES]
 
 
 def _follow(client: Requester, job_ids: Sequence[str], ended: dict[str, dict[str, Any]], patience: Patience) -> None:
@@ -105,21 +128,6 @@ def _stopped(job_id: str) -> CommandFailedError:
         exit_code=ExitCode.INTERRUPTED,
         hint=f"`wcp360 jobs show {job_id}` tells how it ended; `wcp360 jobs cancel` ends one that has not begun.",
         problem={"code": "interrupted", "detail": "stopped waiting; the job goes on", "job_id": job_id},
-    )
-
-
-def _require_success(jobs: list[dict[str, Any]]) -> None:
-    failed = [job for job in jobs if job["state"] not in SUCCESS_STATES]
-    if not failed:
-        return
-    job = failed[0]
-    error = job.get("error") or {}
-    words = f"{job.get('label') or 'the job'} {job['state']}: {error.get('message') or 'no reason was given'}"
-    raise CommandFailedError(
-        words if len(jobs) == 1 else f"{len(failed)} of {len(jobs)} jobs did not succeed; the first: {words}",
-        exit_code=ExitCode.JOB_FAILED,
-        hint=error.get("hint") or f"`wcp360 jobs show {job['id']}` explains it step by step.",
-        problem={"code": error.get("code") or job["state"], "detail": error.get("message"), "job": job},
     )
 
 

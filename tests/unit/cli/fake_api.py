@@ -110,6 +110,7 @@ class FakeApi:
         self.rows: dict[str, dict[str, dict[str, Any]]] = {"packages": {}, "accounts": {}, "jobs": {}}
         self.requests: list[httpx.Request] = []
         self.job_error: dict[str, Any] | None = None
+        self.bulk_answer: dict[str, Any] | None = None
         self.is_down = False
         self.transport = httpx.MockTransport(self.answer)
 
@@ -140,6 +141,8 @@ class FakeApi:
         return httpx.Response(200, json={"token": TOKEN, "expires_at": None, "user": {"must_change_password": True}})
 
     def answer_noun(self, request: httpx.Request, group: str, rest: list[str]) -> httpx.Response:
+        if rest == ["bulk"] and self.bulk_answer is not None:
+            return httpx.Response(202, json=self.bulk_answer)
         rows = self.rows[group]
         if rest and rest[0] not in rows:
             return problem(404, "not_found", f"there is no {group} {rest[0]!r}")

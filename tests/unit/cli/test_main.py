@@ -318,6 +318,33 @@ def test_wait_when_job_fails_ends_with_its_reason(run: Run, api: FakeApi) -> Non
     assert "Account alice failed: nginx says [no]" in ended.err
 
 
+@pytest.mark.parametrize("is_json", [False, True])
+def test_wait_when_one_job_of_many_fails_shows_what_became_of_each(run: Run, api: FakeApi, is_json: bool) -> None:
+    """The others are done: who repairs the one must not have to guess which."""
+    schemas = {**DOCUMENT["components"]["schemas"], "Bulk": {"type": "object", "properties": {}}}
+    paths = {**DOCUMENT["paths"], "/api/v1/accounts/bulk": {"post": operation("bulk-change-accounts", schema="Bulk")}}
+    api.document = {**DOCUMENT, "components": {"schemas": schemas}, "paths": paths}
+    jobs = [
+        api.add("jobs", state=state, label=f"Account {name}", error=error)
+        for name, state, error in (
+            ("alice", "succeeded", None),
+            ("bob", "failed", {"code": "disk_full", "message": "no [space] left"}),
+        )
+    ]
+    items = [{"account_id": name, "error_code": None} for name in ("alice", "bob")]
+    api.bulk_answer = {"done": 2, "failed": 0, "items": items, "jobs": [{"id": job_id} for job_id in jobs]}
+
+    ended = run("accounts", "bulk-change", "--wait", *(["--json"] if is_json else []))
+
+    assert ended.status == ExitCode.JOB_FAILED
+    if is_json:
+        assert [job["state"] for job in json.loads(ended.out)["jobs"]] == ["succeeded", "failed"]
+    else:
+        assert "2 done, 0 not." in ended.out
+        assert f"Account bob failed: no [space] left  job {jobs[1]}" in ended.out
+        assert "1 of 2 jobs did not succeed; the first: Account bob failed" in ended.err
+
+
 def test_create_when_not_waiting_names_the_job(run: Run, api: FakeApi) -> None:
     api.add("packages", name="starter")
 

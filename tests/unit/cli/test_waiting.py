@@ -6,7 +6,7 @@ import pytest
 
 from cli.errors import CommandFailedError
 from cli.exit_codes import ExitCode
-from cli.waiting import FINAL_STATES, LAST_POLL_SECONDS, Patience, wait_for_jobs
+from cli.waiting import FINAL_STATES, LAST_POLL_SECONDS, Patience, require_success, wait_for_jobs
 from controller.jobs.states import FINAL
 
 
@@ -62,7 +62,7 @@ def test_wait_when_jobs_end_returns_them_in_order() -> None:
 @pytest.mark.parametrize("state", sorted(FINAL_STATES - {"succeeded", "superseded"}))
 def test_wait_when_job_did_not_succeed_fails(state: str) -> None:
     with pytest.raises(CommandFailedError) as raised:
-        wait_for_jobs(FakeJobs(a=[state]), ["a"], FakeTime().patience(60))
+        require_success(wait_for_jobs(FakeJobs(a=[state]), ["a"], FakeTime().patience(60)))
 
     assert raised.value.exit_code is ExitCode.JOB_FAILED
     assert state in raised.value.message
@@ -70,7 +70,7 @@ def test_wait_when_job_did_not_succeed_fails(state: str) -> None:
 
 def test_wait_when_job_failed_tells_the_nodes_reason() -> None:
     with pytest.raises(CommandFailedError, match="nginx says no") as raised:
-        wait_for_jobs(FakeJobs(a=["failed"]), ["a"], FakeTime().patience(60))
+        require_success(wait_for_jobs(FakeJobs(a=["failed"]), ["a"], FakeTime().patience(60)))
 
     assert raised.value.problem is not None
     assert raised.value.problem["code"] == "config_test_failed"
@@ -123,7 +123,9 @@ def test_wait_when_stopped_says_that_the_job_goes_on() -> None:
 
 
 def test_wait_when_some_of_many_fail_says_how_many() -> None:
+    jobs = FakeJobs(a=["succeeded"], b=["failed"], c=["expired"])
+    ended = wait_for_jobs(jobs, ["a", "b", "c"], FakeTime().patience(60))
     with pytest.raises(CommandFailedError) as raised:
-        wait_for_jobs(FakeJobs(a=["succeeded"], b=["failed"], c=["expired"]), ["a", "b", "c"], FakeTime().patience(60))
+        require_success(ended)
 
     assert raised.value.message.startswith("2 of 3 jobs did not succeed; the first: ")
