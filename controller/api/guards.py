@@ -260,7 +260,7 @@ def make_maintenance_guard(database: Database, clock: Callable[[], datetime] = u
     async def guard_maintenance(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         if not isinstance(connection, Request) or connection.method in _READING:
             return
-        if handler.opt.get(DURING_MAINTENANCE) or connection.query_params.get(DRY_RUN) == "true":
+        if handler.opt.get(DURING_MAINTENANCE) or _is_dry_run(connection, handler):
             return
         identity = _note_override(connection)
         if identity is None or not may_override(identity.actor):

@@ -144,6 +144,24 @@ async def test_change_without_a_dry_run_when_asked_for_one_does_nothing(world: W
     assert await world.count(ApiToken) == before
 
 
+@pytest.mark.parametrize("query", ["dry_run=true&dry_run=false", "dry_run=false&dry_run=true"])
+async def test_change_that_is_a_dry_run_and_is_none_is_refused(world: World, query: str) -> None:
+    """Who asks for a proof might look at the first, who makes the change at the last."""
+    await forget_proofs(world)
+    root, clara = world.headers["root"], f"{API}/users/{world.ids['clara']}"
+
+    dangerous = await world.http.delete(f"{clara}?{query}", headers=root)
+    harmless = await world.http.post(f"{API}/packages?{query}", json={"name": "Small"}, headers=root)
+    reading = await world.http.get(f"{API}/accounts?state=active&state=trashed", headers=root)
+
+    assert [(answer.status_code, answer.json()["errors"][0]["field"]) for answer in (dangerous, harmless, reading)] == [
+        (400, "dry_run"),
+        (400, "dry_run"),
+        (400, "state"),
+    ]
+    assert (await world.http.get(clara, headers=root)).status_code == 200
+
+
 async def test_change_during_maintenance_when_called_a_dry_run_is_not_let_through(world: World) -> None:
     await world.ask("root", "POST", "/maintenance", {"reason": "upgrade"}, expect=200)
     body = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}
