@@ -37,7 +37,7 @@ from controller.jobs.ports import (
     UpdateObserver,
 )
 from controller.jobs.queue import JobRequest, request_job
-from controller.jobs.rows import ROWS_BY_ID, STATES_BY_ID, JobRow, notice_of
+from controller.jobs.rows import ROWS_BY_ID, JobRow, notice_of
 from controller.jobs.states import FINAL, NEEDS_ATTENTION, JobState
 from controller.jobs.waiters import Waiters
 from shared.errors import AgentOfflineError, ConflictError, FleetError
@@ -156,21 +156,22 @@ class JobEngine:
                 # Another process may have moved it, so news is not the only reason to look.
                 await asyncio.wait_for(news.wait(), timeout=1.0)
 
-    async def wait_states(self, job_ids: Sequence[str], timeout_seconds: float) -> dict[str, JobState]:
-        """The states of these jobs once all have ended, or as they are when the time is over."""
-        states: dict[str, JobState] = {}
+    async def wait_new(self, job_ids: Sequence[str], timeout_seconds: float) -> list[JobRow]:
+        """Jobs that were requested a moment ago, once all have ended, or as they are when the time is over."""
+        rows: dict[str, JobRow] = {}
         deadline = asyncio.get_running_loop().time() + timeout_seconds
         with self._waiters.watch_all(job_ids) as news:
             while True:
-                news.clear()
-                open_ids = [job_id for job_id in job_ids if states.get(job_id) not in FINAL]
-                states |= dict(await self._database.glance(STATES_BY_ID, ids=open_ids))
+                # Another process may move them, so news is not the only reason to look; but none has ended already.
                 seconds = min(1.0, deadline - asyncio.get_running_loop().time())
-                if seconds <= 0 or all(states.get(job_id) in FINAL for job_id in job_ids):
-                    return states
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(seconds):
+                    async with asyncio.timeout(max(seconds, 0)):
                         await news.wait()
+                news.clear()
+                open_ids = [job_id for job_id in job_ids if job_id not in rows or rows[job_id].state not in FINAL]
+                rows |= {row.id: row for row in await self._database.glance(ROWS_BY_ID, ids=open_ids)}
+                if seconds <= 0 or all(job_id in rows and rows[job_id].state in FINAL for job_id in job_ids):
+                    return [rows[job_id] for job_id in job_ids if job_id in rows]
 
     async def run_plan(self, request: JobRequest, timeout_seconds: float) -> JobResult:
         """Let the node plan what is asked, now; it touches nothing.

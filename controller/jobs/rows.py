@@ -54,7 +54,6 @@ class JobRow(NamedTuple):
 JOB_COLUMNS: Final = tuple(getattr(Job, name) for name in JobRow._fields)
 
 ROWS_BY_ID: Final = Prepared(select(*JOB_COLUMNS).where(any_of(Job.id, "ids")).order_by(Job.id), JobRow)
-STATES_BY_ID: Final = Prepared(select(Job.id, Job.state).where(any_of(Job.id, "ids")))
 _ADD_TRANSITION: Final = Prepared(
     insert(JobTransition).values(
         {

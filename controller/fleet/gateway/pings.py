@@ -21,7 +21,7 @@ from controller.fleet.models import Node, NodeState
 from controller.fleet.ports import Asker
 from controller.jobs.engine import JobEngine
 from controller.jobs.queue import JobRequest, request_plain_jobs
-from controller.jobs.rows import ROWS_BY_ID, JobRow, view_of
+from controller.jobs.rows import JobRow, view_of
 from controller.jobs.states import JobState
 from controller.jobs.views import JobView
 from shared.errors import ConflictError, NotFoundError
@@ -96,9 +96,7 @@ class Pings:
             requests = [_request(node_id, names[node_id], asker, request_id) for node_id in node_ids]
             job_ids = await request_plain_jobs(driver, requests, now=now)
         self.engine.notify()
-        await self.engine.wait_states(job_ids, request.wait_seconds)
-        rows = {row.node_id: row for row in await self.database.glance(ROWS_BY_ID, ids=job_ids)}
-        jobs = [rows[node_id] for node_id in node_ids if node_id in rows]
+        jobs = await self.engine.wait_new(job_ids, request.wait_seconds)
         return PingAnswer(
             items=tuple(_view(row, names[row.node_id]) for row in jobs), jobs=tuple(view_of(row) for row in jobs)
         )

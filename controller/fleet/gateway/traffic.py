@@ -224,9 +224,9 @@ class Traffic:
         left = {mine[position] for position in taken.left}
         self._note_taken([batch[n] for n in mine if n not in left])
         engine = self._lines.engine
+        engine.announce_rows(taken.changed)  # first who waits for the answer, then the jobs that come after
         if taken.has_ended:
             engine.notify()
-        engine.announce_rows(taken.changed)
         return sorted(left)
 
     def _note_taken(self, taken: Sequence[_Said]) -> None:
